@@ -1,0 +1,3 @@
+//! The sandbox itself.
+pub mod cgroup;
+pub mod seccomp;
