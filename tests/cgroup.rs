@@ -108,6 +108,24 @@ fn forks_beyond_the_limit_fail_and_are_counted() {
 }
 
 #[test]
+fn forks_refused_by_the_kill_are_no_evidence() {
+    let Some(mut host) = Host::open() else { return };
+    for round in 0..20 {
+        let name = format!("fork-on-{round}");
+        let cell = host.backend.create_cell(&name, &limits()).unwrap();
+        let mut child = host.spawn(&*cell, "fork-on");
+        host.wait_for(&*cell, &child);
+        std::thread::sleep(Duration::from_millis(20));
+        cell.kill().unwrap();
+        child.wait().unwrap();
+        host.wait_until_empty(&name);
+        assert_eq!(cell.usage().unwrap().process_limit_hits, 0);
+        assert_none(cell.remove());
+    }
+    host.close();
+}
+
+#[test]
 fn a_cpu_rate_throttles_and_without_one_nothing_does() {
     let Some(mut host) = Host::open() else { return };
     let slow = host.backend.create_cell("slow", &GroupLimits { cpu_rate: Some(0.2), ..limits() }).unwrap();
@@ -338,6 +356,9 @@ fn payload() {
             drop(memory);
         }
         "forks" => fork_until_refused(),
+        "fork-on" => loop {
+            assert!(Command::new("true").status().is_ok());
+        },
         "spin-wall" => {
             let end = Instant::now() + Duration::from_millis(number);
             while Instant::now() < end {}

@@ -18,7 +18,7 @@ use rustix::{event::EventfdFlags, fs::OFlags, io::Errno};
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -245,6 +245,7 @@ impl Backend for Hybrid {
             used: Vec::with_capacity(4),
             tasks: Vec::with_capacity(4),
             oom_event: None,
+            refused_before_kill: OnceLock::new(),
         };
         match cell.build(limits, cpu) {
             Ok(()) => Ok(Box::new(cell)),
@@ -273,6 +274,8 @@ struct HybridCell {
     used: Vec<usize>,
     tasks: Vec<OwnedFd>,
     oom_event: Option<OwnedFd>,
+    /// Forks refused before `kill` forbade them all: those it refuses itself are no evidence against the payload.
+    refused_before_kill: OnceLock<u64>,
 }
 
 impl HybridCell {
@@ -308,6 +311,13 @@ impl HybridCell {
             self.tasks.push(trees.parents[*tree].group().open_file(&name, "tasks", OFlags::WRONLY)?);
         }
         Ok(())
+    }
+
+    fn refused_forks(&self) -> Result<u64, CgroupError> {
+        match self.refused_before_kill.get() {
+            Some(refused) => Ok(*refused),
+            None => self.trees.pids().read_keyed(&self.name, "pids.events", "max"),
+        }
     }
 
     fn remove_groups(&self) -> Vec<CgroupError> {
@@ -348,7 +358,7 @@ impl CellGroup for HybridCell {
             memory_peak_bytes: memory.read_number(&self.name, "memory.max_usage_in_bytes")?,
             processes_peak,
             oom_kills: self.oom_kills()?,
-            process_limit_hits: pids.read_keyed(&self.name, "pids.events", "max")?,
+            process_limit_hits: self.refused_forks()?,
         })
     }
 
@@ -365,6 +375,7 @@ impl CellGroup for HybridCell {
     }
 
     fn kill(&self) -> Result<(), CgroupError> {
+        let _first_kill_counts = self.refused_before_kill.set(self.refused_forks()?);
         // No more forks first, or a fork bomb could outrun the signals.
         self.trees.pids().write(&self.name, "pids.max", "0")?;
         self.trees.pids().kill_listed(&self.name)
