@@ -1,3 +1,4 @@
 //! The sandbox itself.
 pub mod cgroup;
+pub mod fault;
 pub mod seccomp;
