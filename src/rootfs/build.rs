@@ -40,7 +40,8 @@ pub struct Built {
 }
 
 /// Signals that would end the process (Ctrl-C) are held back meanwhile: tools are killed, `tmp` is cleared, and
-/// `RootfsError::Interrupted` is returned.
+/// `RootfsError::Interrupted` is returned. That needs a process whose other threads, if any, hold them back too: call
+/// it from the main thread before others are started. (Else the signal ends the process, and the next build sweeps.)
 pub fn build(
     store: &Store,
     recipes: &Recipes,

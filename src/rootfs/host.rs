@@ -25,6 +25,7 @@ pub struct HostLayout {
     /// Files to be written, all root's and of mode 0644.
     pub files: Vec<(PathBuf, &'static [u8])>,
     /// To be made first, parents before children: mount points of `binds`, parents of the rest, and the cell's own.
+    /// One below a bind's target (a recipe that binds /a and /a/b) is there already once /a is bound.
     pub directories: Vec<PathBuf>,
     /// Binds whose target is a plain file: an empty file is made for each as its mount point.
     pub file_targets: Vec<PathBuf>,
@@ -71,10 +72,12 @@ impl HostRecipe {
             let directory = path.parent().unwrap_or(path).to_string_lossy();
             if !path.is_absolute()
                 || path.components().any(|part| part.as_os_str() == "..")
+                || bind.path.ends_with('/')
+                || bind.path.contains("//")
                 || directory.contains('*')
             {
                 let message = format!(
-                    "{:?} must be an absolute path without `..`, and `*` only in its last part",
+                    "{:?} must be an absolute path without `..` or empty parts, and `*` only in its last part",
                     bind.path
                 );
                 return Err(RootfsError::Recipe {
@@ -91,22 +94,25 @@ impl HostRecipe {
     /// Settled against the machine whose root is `machine` (`/` outside tests).
     pub fn layout(&self, machine: &Path) -> HostLayout {
         let mut layout = HostLayout::default();
-        let mut directories: BTreeSet<PathBuf> =
-            etc::DIRECTORIES.iter().map(|name| absolute(name)).collect();
+        // Strings, as comparing paths part by part is half the cost of all this.
+        let mut directories: BTreeSet<String> = etc::DIRECTORIES
+            .iter()
+            .map(|name| format!("/{name}"))
+            .collect();
         let mut names = DirectoryNames {
             machine,
             seen: BTreeMap::new(),
         };
         for bind in &self.bind {
-            for target in names.expand(Path::new(&bind.path)) {
-                layout.bind(machine, target, &mut directories);
+            for target in names.expand(&bind.path) {
+                layout.bind(machine, &target, &mut directories);
             }
         }
         for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
             match fs::read_link(machine.join(name)) {
                 Ok(target) => layout.links.push((absolute(name), target)),
                 // A machine that keeps them apart from /usr.
-                Err(_) => layout.bind(machine, absolute(name), &mut directories),
+                Err(_) => layout.bind(machine, &format!("/{name}"), &mut directories),
             }
         }
         layout.files.extend(
@@ -119,77 +125,56 @@ impl HostRecipe {
                 .iter()
                 .map(|(path, target)| (absolute(path), PathBuf::from(target))),
         );
-        let inside = layout
-            .files
-            .iter()
-            .map(|(path, _)| path)
-            .chain(layout.links.iter().map(|(path, _)| path));
-        directories.extend(inside.filter_map(|path| path.parent().map(Path::to_owned)));
-        for directory in directories.clone() {
-            directories.extend(directory.ancestors().map(Path::to_owned));
-        }
-        directories.remove(Path::new("/"));
-        // What lies below a bound directory comes with it.
-        let bound: Vec<&PathBuf> = layout.binds.iter().map(|(_, target)| target).collect();
-        directories.retain(|path| {
-            !bound
-                .iter()
-                .any(|bound| path.starts_with(bound) && path != *bound)
-        });
-        layout.directories = directories.into_iter().collect();
+        layout.directories = directories.into_iter().map(PathBuf::from).collect();
         layout
     }
 }
 
 impl HostLayout {
-    fn bind(&mut self, machine: &Path, target: PathBuf, directories: &mut BTreeSet<PathBuf>) {
-        let source = machine.join(target.strip_prefix("/").unwrap_or(&target));
+    fn bind(&mut self, machine: &Path, target: &str, directories: &mut BTreeSet<String>) {
+        let source = machine.join(target.trim_start_matches('/'));
         let Ok(metadata) = fs::metadata(&source) else {
             return; // Not on this machine.
         };
-        if metadata.is_dir() {
-            directories.insert(target.clone());
-        } else {
-            directories.extend(target.parent().map(Path::to_owned));
-            self.file_targets.push(target.clone());
+        for (slash, _) in target.match_indices('/').filter(|(slash, _)| *slash > 0) {
+            if !directories.contains(&target[..slash]) {
+                directories.insert(target[..slash].to_owned());
+            }
         }
-        self.binds.push((source, target));
+        if metadata.is_dir() {
+            directories.insert(target.to_owned());
+        } else {
+            self.file_targets.push(PathBuf::from(target));
+        }
+        self.binds.push((source, PathBuf::from(target)));
     }
 }
 
 /// Reads each directory that patterns point into once.
 struct DirectoryNames<'a> {
     machine: &'a Path,
-    seen: BTreeMap<PathBuf, Vec<String>>,
+    seen: BTreeMap<String, Vec<String>>,
 }
 
 impl DirectoryNames<'_> {
-    fn expand(&mut self, pattern: &Path) -> Vec<PathBuf> {
-        let (Some(directory), Some(name)) = (
-            pattern.parent(),
-            pattern.file_name().and_then(|name| name.to_str()),
-        ) else {
-            return vec![pattern.to_owned()];
-        };
+    fn expand(&mut self, pattern: &str) -> Vec<String> {
+        let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
         if !name.contains('*') {
             return vec![pattern.to_owned()];
         }
         let names = self.seen.entry(directory.to_owned()).or_insert_with(|| {
-            let real = self
-                .machine
-                .join(directory.strip_prefix("/").unwrap_or(directory));
+            let real = self.machine.join(directory.trim_start_matches('/'));
             let entries = fs::read_dir(real).into_iter().flatten().flatten();
             let mut names: Vec<String> = entries
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .collect();
-            names.sort();
+            names.sort_unstable();
             names
         });
-        names
+        let matching = names
             .iter()
-            .filter(|candidate| matches_pattern(name, candidate))
-            .map(|name| directory.join(name))
-            .collect()
+            .filter(|candidate| matches_pattern(name, candidate));
+        matching.map(|name| format!("{directory}/{name}")).collect()
     }
 }
 

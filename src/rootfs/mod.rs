@@ -24,6 +24,8 @@
 //! at any instant has changed nothing.
 
 mod build;
+#[cfg(test)]
+mod build_tests;
 mod error;
 mod etc;
 mod fetch;

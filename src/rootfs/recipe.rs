@@ -253,18 +253,17 @@ impl Recipe {
         };
         match (&self.layer, *last == self.name) {
             (Some(_), false) => {
-                return Err(self.error(format!(
+                let message = format!(
                     "`layers` must end with {:?}, the recipe's own [layer]",
                     self.name
-                )));
+                );
+                Err(self.error(message))
             }
             (None, true) => {
-                return Err(self.error(format!(
-                    "`layers` names {:?}, but there is no [layer]",
-                    self.name
-                )));
+                let message = format!("`layers` names {:?}, but there is no [layer]", self.name);
+                Err(self.error(message))
             }
-            (None, false) => return Ok(()),
+            (None, false) => Ok(()),
             (Some(layer), true) => layer.check().map_err(|message| self.error(message)),
         }
     }
