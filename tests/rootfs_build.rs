@@ -3,9 +3,7 @@
 
 use std::process::Command;
 
-use sandboxd::rootfs::{
-    BuildOptions, Format, Recipes, Report, Store, SystemTools, build, progress,
-};
+use sandboxd::rootfs::{BuildOptions, Format, Recipes, Report, Store, SystemTools, build, progress};
 
 fn is_asked_for() -> bool {
     let asked = std::env::var_os("SANDBOXD_TEST_ROOTFS").is_some();
@@ -25,27 +23,15 @@ fn base_is_built_twice_the_same_and_its_shell_runs() {
     let recipes = Recipes::embedded().unwrap();
     let mut digests = Vec::new();
     for format in [Format::Directory, Format::Erofs, Format::Erofs] {
-        let options = BuildOptions {
-            force: true,
-            format: Some(format),
-            ..BuildOptions::default()
-        };
-        let built = build(
-            &store,
-            &recipes,
-            "base",
-            &options,
-            &SystemTools::default(),
-            &mut *progress::for_stderr(),
-        )
-        .unwrap();
+        let options = BuildOptions { force: true, format: Some(format), ..BuildOptions::default() };
+        let built =
+            build(&store, &recipes, "base", &options, &SystemTools::default(), &mut *progress::for_stderr()).unwrap();
         let layer = &built.image.layers[0];
         digests.push(layer.digest.clone());
         let report: Report = store.verify("base", &mut progress::Silent).unwrap();
         assert!(report.is_sound(), "{report:#?}");
         if format == Format::Directory {
-            let script =
-                "test $(echo 2^10 | bc) = 1024 && awk 'BEGIN{print 1}' | grep -q 1 && id -un 1000";
+            let script = "test $(echo 2^10 | bc) = 1024 && awk 'BEGIN{print 1}' | grep -q 1 && id -un 1000";
             let output = Command::new("/usr/sbin/chroot")
                 .arg(&layer.path)
                 .args(["/bin/bash", "-c", script])
@@ -54,23 +40,12 @@ fn base_is_built_twice_the_same_and_its_shell_runs() {
                 .output()
                 .unwrap();
             assert_eq!(
-                (
-                    String::from_utf8_lossy(&output.stdout).trim(),
-                    output.status.code()
-                ),
+                (String::from_utf8_lossy(&output.stdout).trim(), output.status.code()),
                 ("sandbox", Some(0)),
                 "{output:?}"
             );
         }
     }
-    assert_eq!(
-        digests[1], digests[2],
-        "the same packages give the same layer"
-    );
-    assert_eq!(
-        std::fs::read_dir(directory.path().join("tmp"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(digests[1], digests[2], "the same packages give the same layer");
+    assert_eq!(std::fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
 }

@@ -9,9 +9,7 @@ use super::error::{Result, RootfsError};
 use super::fetch::WorkDirectory;
 use super::listing::{Listing, file_sha256, hex};
 use super::lock::Contention;
-use super::manifest::{
-    FORMAT_VERSION, Format, ImageManifest, LayerEntry, LayerManifest, sync_directory, write_json,
-};
+use super::manifest::{FORMAT_VERSION, Format, ImageManifest, LayerEntry, LayerManifest, sync_directory, write_json};
 use super::progress::{Progress, megabytes};
 use super::recipe::{LayerRecipe, Recipe, Recipes};
 use super::scan::{attributes_in, forbidden_in};
@@ -53,39 +51,19 @@ pub fn build(
     let start = Instant::now();
     let recipe = recipes.get(name)?;
     if !options.force && store.find_stack(recipes, name, options.format)?.is_some() {
-        return Ok(Built {
-            image: store.image(name)?,
-            layers: Vec::new(),
-            elapsed: start.elapsed(),
-        });
+        return Ok(Built { image: store.image(name)?, layers: Vec::new(), elapsed: start.elapsed() });
     }
     if tools.needs_root() && !rustix::process::geteuid().is_root() {
         return Err(RootfsError::NotRoot);
     }
     let format = choose_format(options.format, tools, progress)?;
     let signals = Signals::hold()?;
-    let mut builder = Builder {
-        store,
-        recipes,
-        options,
-        format,
-        tools,
-        signals,
-        progress,
-    };
+    let mut builder = Builder { store, recipes, options, format, tools, signals, progress };
     let layers = builder.build(recipe)?;
-    Ok(Built {
-        image: store.image(name)?,
-        layers,
-        elapsed: start.elapsed(),
-    })
+    Ok(Built { image: store.image(name)?, layers, elapsed: start.elapsed() })
 }
 
-fn choose_format(
-    asked: Option<Format>,
-    tools: &dyn Tools,
-    progress: &mut dyn Progress,
-) -> Result<Format> {
+fn choose_format(asked: Option<Format>, tools: &dyn Tools, progress: &mut dyn Progress) -> Result<Format> {
     let missing = match tools.find("mkfs.erofs") {
         None => "mkfs.erofs is not installed (apt-get install erofs-utils)",
         Some(_) if !kernel_has_erofs() => "this kernel has no erofs",
@@ -93,10 +71,7 @@ fn choose_format(
     };
     match asked {
         Some(Format::Erofs) if tools.find("mkfs.erofs").is_none() => {
-            Err(RootfsError::ToolMissing {
-                tool: "mkfs.erofs".into(),
-                package: package_of("mkfs.erofs").into(),
-            })
+            Err(RootfsError::ToolMissing { tool: "mkfs.erofs".into(), package: package_of("mkfs.erofs").into() })
         }
         Some(format) => Ok(format), // Built here, perhaps, for another machine.
         None => {
@@ -119,11 +94,7 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     /// Returns the names of the layers that had to be built.
     fn build(&mut self, recipe: &Recipe) -> Result<Vec<String>> {
-        let contention = if self.options.fail_if_locked {
-            Contention::Fail
-        } else {
-            Contention::Wait
-        };
+        let contention = if self.options.fail_if_locked { Contention::Fail } else { Contention::Wait };
         let what = format!("rootfs build {}", recipe.name);
         let (signals, progress) = (&self.signals, &mut *self.progress);
         let mut announced = false;
@@ -138,9 +109,7 @@ impl Builder<'_> {
         let mut built = Vec::new();
         for layer in &recipe.layers {
             let again = self.options.force && Some(layer) == recipe.layers.last();
-            let found = self
-                .store
-                .find_layer(self.recipes, layer, &stack, self.options.format)?;
+            let found = self.store.find_layer(self.recipes, layer, &stack, self.options.format)?;
             stack.push(match found {
                 Some(manifest) if !again => manifest,
                 _ => {
@@ -151,8 +120,7 @@ impl Builder<'_> {
         }
         self.write_image(recipe, &stack)?;
         // Mounted layers live on without a name; a directory may be in use by a running service.
-        let replaced =
-            |entry: &LayerEntry| built.contains(&entry.name) && entry.format == Format::Erofs;
+        let replaced = |entry: &LayerEntry| built.contains(&entry.name) && entry.format == Format::Erofs;
         self.store.remove_unused_layers(&mut { replaced })?;
         Ok(built)
     }
@@ -161,11 +129,7 @@ impl Builder<'_> {
         let recipes = self.recipes;
         let parts = recipes.stack(layer)?;
         self.check_space(layer, &parts)?;
-        let work = WorkDirectory::create(
-            self.store
-                .tmp()
-                .join(format!("{}-{layer}", std::process::id())),
-        )?;
+        let work = WorkDirectory::create(self.store.tmp().join(format!("{}-{layer}", std::process::id())))?;
         let mut packages = self.fetch_debian_packages(layer, &parts, &work)?;
         packages.extend(self.fetch_npm_archives(layer, &parts, &work)?);
         self.make_links(&parts, &work)?;
@@ -191,34 +155,22 @@ impl Builder<'_> {
 
     fn check_space(&self, layer: &str, parts: &[(&str, &LayerRecipe)]) -> Result<()> {
         let path = self.store.directory();
-        let space = rustix::fs::statvfs(path)
-            .map_err(|errno| RootfsError::io("ask the free space of", path)(errno.into()))?;
+        let space =
+            rustix::fs::statvfs(path).map_err(|errno| RootfsError::io("ask the free space of", path)(errno.into()))?;
         let have = space.f_bavail.saturating_mul(space.f_frsize);
         let need = parts.last().map_or(0, |(_, recipe)| recipe.build_space_mb) << 20;
         match have < need {
-            true => Err(RootfsError::NoSpace {
-                path: path.to_owned(),
-                what: format!("the layer {layer}"),
-                need,
-                have,
-            }),
+            true => Err(RootfsError::NoSpace { path: path.to_owned(), what: format!("the layer {layer}"), need, have }),
             false => Ok(()),
         }
     }
 
     fn make_links(&mut self, parts: &[(&str, &LayerRecipe)], work: &WorkDirectory) -> Result<()> {
         let links = parts.iter().flat_map(|(_, recipe)| &recipe.link);
-        links
-            .into_iter()
-            .try_for_each(|link| tree::make_link(&work.tree(), link))
+        links.into_iter().try_for_each(|link| tree::make_link(&work.tree(), link))
     }
 
-    fn run_commands(
-        &mut self,
-        layer: &str,
-        parts: &[(&str, &LayerRecipe)],
-        work: &WorkDirectory,
-    ) -> Result<()> {
+    fn run_commands(&mut self, layer: &str, parts: &[(&str, &LayerRecipe)], work: &WorkDirectory) -> Result<()> {
         for command in parts.iter().flat_map(|(_, recipe)| &recipe.command) {
             let program = command.run.first().map(String::as_str).unwrap_or_default();
             self.run_inside(layer, program, &command.run[1..], work)?;
@@ -227,18 +179,9 @@ impl Builder<'_> {
     }
 
     /// Makes the image's tree out of the packages'.
-    fn settle_tree(
-        &mut self,
-        layer: &str,
-        parts: &[(&str, &LayerRecipe)],
-        work: &WorkDirectory,
-    ) -> Result<()> {
+    fn settle_tree(&mut self, layer: &str, parts: &[(&str, &LayerRecipe)], work: &WorkDirectory) -> Result<()> {
         let tree = work.tree();
-        let kept: Vec<&str> = parts
-            .iter()
-            .flat_map(|(_, recipe)| &recipe.keep_etc)
-            .map(String::as_str)
-            .collect();
+        let kept: Vec<&str> = parts.iter().flat_map(|(_, recipe)| &recipe.keep_etc).map(String::as_str).collect();
         tree::write_etc(&tree, &kept)?;
         if tree.join("usr/sbin/ldconfig").exists() {
             self.run_inside(layer, "/usr/sbin/ldconfig", &[], work)?;
@@ -257,17 +200,13 @@ impl Builder<'_> {
     }
 
     fn refuse_forbidden(&mut self, layer: &str, work: &WorkDirectory) -> Result<Listing> {
-        self.progress
-            .step(&format!("{layer}: look through the files"));
+        self.progress.step(&format!("{layer}: look through the files"));
         let listing = Listing::read(&work.tree(), &mut |_| self.signals.check())?;
         let mut violations = forbidden_in(&listing);
         violations.extend(attributes_in(&work.tree(), &listing)?);
         match violations.is_empty() {
             true => Ok(listing),
-            false => Err(RootfsError::Forbidden {
-                layer: layer.to_owned(),
-                violations,
-            }),
+            false => Err(RootfsError::Forbidden { layer: layer.to_owned(), violations }),
         }
     }
 
@@ -277,25 +216,15 @@ impl Builder<'_> {
         let below = stack.iter().filter(|below| own.contains(&below.entry.name));
         below
             .into_iter()
-            .try_fold(Listing::default(), |seen, below| {
-                Ok(seen.overlaid_by(self.store.listing(layer, &below.entry)?))
-            })
+            .try_fold(Listing::default(), |seen, below| Ok(seen.overlaid_by(self.store.listing(layer, &below.entry)?)))
     }
 
-    fn subtract(
-        &mut self,
-        layer: &str,
-        full: Listing,
-        below: &Listing,
-        work: &WorkDirectory,
-    ) -> Result<Listing> {
+    fn subtract(&mut self, layer: &str, full: Listing, below: &Listing, work: &WorkDirectory) -> Result<Listing> {
         let listing = full.minus(below);
         tree::reduce(&work.tree(), &full, &listing)?;
         if !below.0.is_empty() {
             let (kept, all) = (listing.0.len(), full.0.len());
-            self.progress.note(&format!(
-                "  {layer}: {kept} of {all} paths are not in the layers below"
-            ));
+            self.progress.note(&format!("  {layer}: {kept} of {all} paths are not in the layers below"));
         }
         Ok(listing)
     }
@@ -303,20 +232,14 @@ impl Builder<'_> {
     fn pack(&mut self, layer: &str, listing: &Listing, work: &WorkDirectory) -> Result<LayerEntry> {
         let tree = work.tree();
         let tree_bytes = tree::settle_times(&tree)?;
-        self.progress
-            .step(&format!("{layer}: pack {}", megabytes(tree_bytes)));
+        self.progress.step(&format!("{layer}: pack {}", megabytes(tree_bytes)));
         let (digest, size_bytes) = match self.format {
             Format::Directory => (listing.digest(), tree_bytes),
             Format::Erofs => {
                 self.make_erofs(layer, work)?;
                 let file = work.erofs();
                 let digest = file_sha256(&file, &mut |_| self.signals.check())?;
-                (
-                    digest,
-                    file.metadata()
-                        .map_err(RootfsError::io("stat", &file))?
-                        .len(),
-                )
+                (digest, file.metadata().map_err(RootfsError::io("stat", &file))?.len())
             }
         };
         self.progress.note(&format!(
@@ -324,12 +247,7 @@ impl Builder<'_> {
             megabytes(tree_bytes),
             megabytes(size_bytes)
         ));
-        Ok(LayerEntry {
-            name: layer.to_owned(),
-            format: self.format,
-            digest,
-            size_bytes,
-        })
+        Ok(LayerEntry { name: layer.to_owned(), format: self.format, digest, size_bytes })
     }
 
     fn make_erofs(&mut self, layer: &str, work: &WorkDirectory) -> Result<()> {
@@ -355,12 +273,7 @@ impl Builder<'_> {
     }
 
     /// Everything is flushed before it gets its name, and the manifest gets its name last.
-    fn publish(
-        &mut self,
-        manifest: &LayerManifest,
-        listing: &Listing,
-        work: &WorkDirectory,
-    ) -> Result<()> {
+    fn publish(&mut self, manifest: &LayerManifest, listing: &Listing, work: &WorkDirectory) -> Result<()> {
         let entry = &manifest.entry;
         let layers = self.store.layers();
         let (from, to) = match entry.format {
@@ -369,34 +282,24 @@ impl Builder<'_> {
         };
         let list = work.path().join("list");
         fs::write(&list, listing.to_text()).map_err(RootfsError::io("write", &list))?;
-        let flush =
-            File::open(work.path()).and_then(|directory| Ok(rustix::fs::syncfs(directory)?));
+        let flush = File::open(work.path()).and_then(|directory| Ok(rustix::fs::syncfs(directory)?));
         flush.map_err(RootfsError::io("flush", work.path()))?;
         self.signals.check()?;
         if entry.format == Format::Directory && to.exists() {
             // The same digest, built again: perhaps because the old one was damaged.
-            fs::rename(&to, work.path().join("former"))
-                .map_err(RootfsError::io("move away", &to))?;
+            fs::rename(&to, work.path().join("former")).map_err(RootfsError::io("move away", &to))?;
         }
         fs::rename(&from, &to).map_err(RootfsError::io("rename to", &to))?;
         let list_path = layers.join(format!("{}.list", entry.stem()));
         fs::rename(&list, &list_path).map_err(RootfsError::io("rename to", &list_path))?;
         sync_directory(&layers)?;
-        write_json(
-            manifest,
-            &layers.join(format!("{}.json", entry.stem())),
-            &work.path().join("manifest"),
-        )
+        write_json(manifest, &layers.join(format!("{}.json", entry.stem())), &work.path().join("manifest"))
     }
 
     fn write_image(&mut self, recipe: &Recipe, stack: &[LayerManifest]) -> Result<()> {
         let layers: Vec<LayerEntry> = stack.iter().map(|layer| layer.entry.clone()).collect();
         // Versions that were found out about the same layers still hold.
-        let former = self
-            .store
-            .image_manifest(&recipe.name)
-            .ok()
-            .filter(|former| former.layers == layers);
+        let former = self.store.image_manifest(&recipe.name).ok().filter(|former| former.layers == layers);
         let versions = former.map_or_else(BTreeMap::new, |former| former.versions);
         let manifest = ImageManifest {
             format_version: FORMAT_VERSION,
@@ -410,18 +313,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn run_inside(
-        &mut self,
-        layer: &str,
-        program: &str,
-        args: &[String],
-        work: &WorkDirectory,
-    ) -> Result<()> {
-        let name = Path::new(program)
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+    fn run_inside(&mut self, layer: &str, program: &str, args: &[String], work: &WorkDirectory) -> Result<()> {
+        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.progress.step(&format!("{layer}: run {name}"));
         let call = ToolCall {
             program: program.to_owned(),
@@ -449,24 +342,14 @@ impl Builder<'_> {
 fn layer_uuid(layer: &str) -> String {
     use sha2::{Digest, Sha256};
     let digits = hex(&Sha256::digest(format!("sandboxd layer {layer}")));
-    format!(
-        "{}-{}-4{}-8{}-{}",
-        &digits[..8],
-        &digits[8..12],
-        &digits[13..16],
-        &digits[17..20],
-        &digits[20..32]
-    )
+    format!("{}-{}-4{}-8{}-{}", &digits[..8], &digits[8..12], &digits[13..16], &digits[17..20], &digits[20..32])
 }
 
 fn make_read_only(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o444))
-        .map_err(RootfsError::io("set the mode of", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).map_err(RootfsError::io("set the mode of", path))
 }
 
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

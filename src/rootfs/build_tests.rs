@@ -16,8 +16,7 @@ use super::progress::Silent;
 use super::verify::Problem;
 use super::*;
 
-const BASE: &str =
-    "description = 'd'\nlayers = ['base']\n[layer]\nsuite = 's'\nbuild_space_mb = 1\n";
+const BASE: &str = "description = 'd'\nlayers = ['base']\n[layer]\nsuite = 's'\nbuild_space_mb = 1\n";
 const TOP: &str = "description = 'd'\nlayers = ['base', 'top']\n[layer]\nbuild_space_mb = 1\npackages = ['top']\n";
 
 /// The tree is the second last word but for mirrors; the hook names the file for the list of packages.
@@ -59,32 +58,17 @@ impl Bench {
         fs::write(at("recipes/top.toml"), TOP).unwrap();
         fs::write(at("bin/mmdebstrap"), format!("{MMDEBSTRAP}{epilogue}\n")).unwrap();
         fs::set_permissions(at("bin/mmdebstrap"), fs::Permissions::from_mode(0o755)).unwrap();
-        let search = [
-            at("bin"),
-            "/usr/bin".into(),
-            "/bin".into(),
-            "/usr/sbin".into(),
-        ];
+        let search = [at("bin"), "/usr/bin".into(), "/bin".into(), "/usr/sbin".into()];
         Bench {
             recipes: Recipes::load(Some(&at("recipes"))).unwrap(),
             store: Store::open(&at("store")).unwrap(),
-            tools: SystemTools {
-                search: search.to_vec(),
-                contained: false,
-            },
+            tools: SystemTools { search: search.to_vec(), contained: false },
             directory,
         }
     }
 
     fn try_build(&self, name: &str, options: &BuildOptions) -> Result<Built, RootfsError> {
-        build(
-            &self.store,
-            &self.recipes,
-            name,
-            options,
-            &self.tools,
-            &mut Silent,
-        )
+        build(&self.store, &self.recipes, name, options, &self.tools, &mut Silent)
     }
 
     /// As a directory: that needs no tool of the machine.
@@ -106,61 +90,31 @@ impl Bench {
 
     fn problems(&self, name: &str) -> Vec<Problem> {
         let report = self.store.verify(name, &mut Silent).unwrap();
-        report
-            .layers
-            .into_iter()
-            .flat_map(|layer| layer.problems)
-            .collect()
+        report.layers.into_iter().flat_map(|layer| layer.problems).collect()
     }
 }
 
 fn directory_format() -> BuildOptions {
-    BuildOptions {
-        format: Some(Format::Directory),
-        ..BuildOptions::default()
-    }
+    BuildOptions { format: Some(Format::Directory), ..BuildOptions::default() }
 }
 
 #[test]
 fn a_stack_is_built_once_and_holds_each_file_once() {
     let bench = Bench::new("");
-    assert!(matches!(
-        bench.store.image("top"),
-        Err(RootfsError::NotBuilt { .. })
-    ));
+    assert!(matches!(bench.store.image("top"), Err(RootfsError::NotBuilt { .. })));
     let built = bench.build("top");
     assert_eq!(built.layers, ["base", "top"]);
     let image = bench.store.image("top").unwrap();
     assert_eq!(image.layers.len(), 2);
-    assert!(
-        image.layers[0].path.join("usr/bin/sh").exists()
-            && image.layers[0].path.join("work").is_dir()
-    );
-    assert!(
-        image.layers[1].path.join("usr/bin/top").exists()
-            && !image.layers[1].path.join("usr/bin/sh").exists()
-    );
-    assert_eq!(
-        bench.store.layer_manifests("top").unwrap()[0].packages[0].name,
-        "base"
-    );
+    assert!(image.layers[0].path.join("usr/bin/sh").exists() && image.layers[0].path.join("work").is_dir());
+    assert!(image.layers[1].path.join("usr/bin/top").exists() && !image.layers[1].path.join("usr/bin/sh").exists());
+    assert_eq!(bench.store.layer_manifests("top").unwrap()[0].packages[0].name, "base");
 
     assert_eq!(bench.build("top").layers, [""; 0]);
     assert!(bench.store.is_current(&bench.recipes, "top").unwrap());
     assert_eq!(bench.build("base").layers, [""; 0], "its layer is shared");
-    let again = bench
-        .try_build(
-            "top",
-            &BuildOptions {
-                force: true,
-                ..directory_format()
-            },
-        )
-        .unwrap();
-    assert_eq!(
-        (again.layers, again.image.layers),
-        (vec!["top".to_owned()], image.layers)
-    );
+    let again = bench.try_build("top", &BuildOptions { force: true, ..directory_format() }).unwrap();
+    assert_eq!((again.layers, again.image.layers), (vec!["top".to_owned()], image.layers));
     assert_eq!(bench.left_in_tmp(), 0);
 }
 
@@ -171,22 +125,9 @@ fn an_erofs_build_is_reproducible_and_a_flipped_byte_is_found() {
         eprintln!("no mkfs.erofs here: nothing tested");
         return;
     }
-    let erofs = BuildOptions {
-        format: Some(Format::Erofs),
-        ..BuildOptions::default()
-    };
+    let erofs = BuildOptions { format: Some(Format::Erofs), ..BuildOptions::default() };
     let first = bench.try_build("base", &erofs).unwrap().image.layers;
-    let again = bench
-        .try_build(
-            "base",
-            &BuildOptions {
-                force: true,
-                ..erofs.clone()
-            },
-        )
-        .unwrap()
-        .image
-        .layers;
+    let again = bench.try_build("base", &BuildOptions { force: true, ..erofs.clone() }).unwrap().image.layers;
     assert_eq!(first, again);
     assert_eq!(bench.problems("base"), []);
 
@@ -196,18 +137,12 @@ fn an_erofs_build_is_reproducible_and_a_flipped_byte_is_found() {
     bytes[middle] ^= 1;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, &bytes).unwrap();
-    assert!(matches!(
-        bench.problems("base")[..],
-        [Problem::Digest { .. }]
-    ));
+    assert!(matches!(bench.problems("base")[..], [Problem::Digest { .. }]));
 
     fs::write(path, &bytes[1..]).unwrap();
     let error = bench.store.image("base").unwrap_err();
     assert!(matches!(error, RootfsError::Damaged { .. }), "{error}");
-    assert_eq!(
-        error.hint().unwrap(),
-        "run `sandboxd rootfs build --force base`"
-    );
+    assert_eq!(error.hint().unwrap(), "run `sandboxd rootfs build --force base`");
     // An ordinary build mends what a size shows.
     assert_eq!(bench.try_build("base", &erofs).unwrap().layers, ["base"]);
     assert_eq!(bench.problems("base"), []);
@@ -221,11 +156,7 @@ fn verify_names_what_was_done_to_a_directory() {
     let tree = &image.layers[0].path;
     fs::write(tree.join("usr/bin/sh"), "other").unwrap();
     fs::write(tree.join("usr/bin/added"), "x").unwrap();
-    fs::set_permissions(
-        tree.join("usr/bin/added"),
-        fs::Permissions::from_mode(0o4755),
-    )
-    .unwrap();
+    fs::set_permissions(tree.join("usr/bin/added"), fs::Permissions::from_mode(0o4755)).unwrap();
     fs::remove_file(tree.join("etc/hosts")).unwrap();
     let problems = bench.problems("base");
     assert!(matches!(problems[0], Problem::Digest { .. }));
@@ -253,26 +184,14 @@ fn half_built_and_damaged_images_are_told_apart_and_never_used() {
         &text.replace("version\": 1", "version\": 9"),
     ] {
         fs::write(&manifest, garbage).unwrap();
-        assert!(
-            matches!(bench.store.image("top"), Err(RootfsError::Damaged { .. })),
-            "{garbage}"
-        );
-        assert!(matches!(
-            bench.store.list().unwrap()[0].state,
-            State::Broken(_)
-        ));
+        assert!(matches!(bench.store.image("top"), Err(RootfsError::Damaged { .. })), "{garbage}");
+        assert!(matches!(bench.store.list().unwrap()[0].state, State::Broken(_)));
     }
     fs::write(&manifest, &text).unwrap();
     fs::set_permissions(&image.layers[1].path, fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(matches!(
-        bench.store.image("top"),
-        Err(RootfsError::Damaged { .. })
-    ));
+    assert!(matches!(bench.store.image("top"), Err(RootfsError::Damaged { .. })));
     fs::rename(&image.layers[1].path, bench.store_file("elsewhere")).unwrap();
-    assert!(matches!(
-        bench.store.image("top"),
-        Err(RootfsError::HalfBuilt { .. })
-    ));
+    assert!(matches!(bench.store.image("top"), Err(RootfsError::HalfBuilt { .. })));
     assert_eq!(bench.build("top").layers, ["top"]);
     for name in ["../top", "/etc/passwd", "", "a/b"] {
         assert!(bench.store.image(name).is_err(), "{name}");
@@ -289,14 +208,8 @@ fn removing_an_image_keeps_the_layers_of_others() {
     let removed = bench.store.remove("top").unwrap();
     assert_eq!(removed.layers.len(), 2);
     assert_eq!(bench.layer_files(), 0);
-    assert!(matches!(
-        bench.store.remove("top"),
-        Err(RootfsError::NotBuilt { .. })
-    ));
-    assert!(matches!(
-        bench.store.remove("host"),
-        Err(RootfsError::HostImage)
-    ));
+    assert!(matches!(bench.store.remove("top"), Err(RootfsError::NotBuilt { .. })));
+    assert!(matches!(bench.store.remove("host"), Err(RootfsError::HostImage)));
 }
 
 #[test]
@@ -306,15 +219,7 @@ fn versions_stay_while_the_layers_do() {
     let versions = BTreeMap::from([("bash".to_owned(), "5.2".to_owned())]);
     bench.store.set_versions("base", versions.clone()).unwrap();
     assert_eq!(bench.store.image("base").unwrap().versions, versions);
-    bench
-        .try_build(
-            "base",
-            &BuildOptions {
-                force: true,
-                ..directory_format()
-            },
-        )
-        .unwrap();
+    bench.try_build("base", &BuildOptions { force: true, ..directory_format() }).unwrap();
     assert_eq!(bench.store.image("base").unwrap().versions, versions);
 }
 
@@ -323,31 +228,13 @@ fn a_failed_build_says_what_the_tool_said_and_leaves_nothing() {
     let bench = Bench::new("echo 'E: Could not resolve the mirror' >&2; exit 25");
     let error = bench.try_build("base", &directory_format()).unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.contains("mmdebstrap failed (exit status: 25)") && text.contains("Could not resolve"),
-        "{text}"
-    );
-    assert!(
-        error.hint().unwrap().contains("network"),
-        "{:?}",
-        error.hint()
-    );
+    assert!(text.contains("mmdebstrap failed (exit status: 25)") && text.contains("Could not resolve"), "{text}");
+    assert!(error.hint().unwrap().contains("network"), "{:?}", error.hint());
     assert_eq!((bench.left_in_tmp(), bench.layer_files()), (0, 0));
 
     fs::remove_file(bench.directory.path().join("bin/mmdebstrap")).unwrap();
-    let tools = SystemTools {
-        search: vec![bench.directory.path().join("bin")],
-        contained: false,
-    };
-    let error = build(
-        &bench.store,
-        &bench.recipes,
-        "base",
-        &directory_format(),
-        &tools,
-        &mut Silent,
-    )
-    .unwrap_err();
+    let tools = SystemTools { search: vec![bench.directory.path().join("bin")], contained: false };
+    let error = build(&bench.store, &bench.recipes, "base", &directory_format(), &tools, &mut Silent).unwrap_err();
     assert_eq!(error.to_string(), "mmdebstrap: not found");
     assert_eq!(error.hint().unwrap(), "apt-get install mmdebstrap");
 }
@@ -359,17 +246,10 @@ fn a_tree_with_forbidden_files_is_refused_with_their_names() {
     );
     let error = bench.try_build("base", &directory_format()).unwrap_err();
     let text = error.to_string();
-    for words in [
-        "/usr/bin/sh (set-user-id)",
-        "/usr/lib/open (world-writable)",
-        "/usr/lib/fifo (fifo)",
-    ] {
+    for words in ["/usr/bin/sh (set-user-id)", "/usr/lib/open (world-writable)", "/usr/lib/fifo (fifo)"] {
         assert!(text.contains(words), "{text}");
     }
-    assert!(matches!(
-        bench.store.image("base"),
-        Err(RootfsError::NotBuilt { .. })
-    ));
+    assert!(matches!(bench.store.image("base"), Err(RootfsError::NotBuilt { .. })));
 }
 
 #[test]
@@ -378,43 +258,19 @@ fn too_little_space_is_said_before_the_work() {
     let recipe = BASE.replace("build_space_mb = 1", "build_space_mb = 1000000000");
     fs::write(bench.directory.path().join("recipes/base.toml"), recipe).unwrap();
     let recipes = Recipes::load(Some(&bench.directory.path().join("recipes"))).unwrap();
-    let result = build(
-        &bench.store,
-        &recipes,
-        "base",
-        &directory_format(),
-        &bench.tools,
-        &mut Silent,
-    );
-    assert!(
-        matches!(result, Err(RootfsError::NoSpace { .. })),
-        "{result:?}"
-    );
+    let result = build(&bench.store, &recipes, "base", &directory_format(), &bench.tools, &mut Silent);
+    assert!(matches!(result, Err(RootfsError::NoSpace { .. })), "{result:?}");
 }
 
 #[test]
 fn a_second_builder_is_told_who_holds_the_lock() {
     let bench = Bench::new("");
     bench.build("base");
-    let lock = StoreLock::take(
-        &bench.store_file("lock"),
-        "rootfs build node",
-        Contention::Fail,
-        &mut |_| Ok(()),
-    )
-    .unwrap();
-    let options = BuildOptions {
-        fail_if_locked: true,
-        ..directory_format()
-    };
+    let lock =
+        StoreLock::take(&bench.store_file("lock"), "rootfs build node", Contention::Fail, &mut |_| Ok(())).unwrap();
+    let options = BuildOptions { fail_if_locked: true, ..directory_format() };
     let error = bench.try_build("top", &options).unwrap_err();
-    assert!(
-        error.to_string().contains(&format!(
-            "process {} (rootfs build node)",
-            std::process::id()
-        )),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("process {} (rootfs build node)", std::process::id())), "{error}");
     // What is built needs no lock, and another one waits for it.
     assert!(bench.store.image("base").is_ok());
     let waiter = std::thread::scope(|scope| {
@@ -446,16 +302,10 @@ fn victim() {
     let Some(directory) = std::env::var_os("ROOTFS_TEST_VICTIM") else {
         return;
     };
-    let directory = tempfile::Builder::new()
-        .disable_cleanup(true)
-        .tempdir_in(directory)
-        .unwrap();
+    let directory = tempfile::Builder::new().disable_cleanup(true).tempdir_in(directory).unwrap();
     println!("\n{}", directory.path().display());
     let bench = Bench::at(directory, "echo $$ > \"$tree/pid\"; exec sleep 1000");
-    println!(
-        "\nresult {:?}",
-        bench.try_build("base", &directory_format()).map(|_| ())
-    );
+    println!("\nresult {:?}", bench.try_build("base", &directory_format()).map(|_| ()));
 }
 
 /// Starts a victim, waits until its tool is at work, sends the signal, and returns where it was, what it said at
@@ -468,29 +318,17 @@ fn end_a_build_by(signal: Signal) -> (tempfile::TempDir, PathBuf, String, i32) {
     let former = SigSet::thread_get_mask().unwrap();
     held.thread_block().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "rootfs::build_tests::victim",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "rootfs::build_tests::victim", "--nocapture", "--test-threads=1"])
         .env("ROOTFS_TEST_VICTIM", parent.path())
         .stdout(Stdio::piped())
         .spawn();
     former.thread_set_mask().unwrap();
     let mut child = child.unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let at = lines
-        .find(|line| line.starts_with('/'))
-        .map(PathBuf::from)
-        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let at = lines.find(|line| line.starts_with('/')).map(PathBuf::from).unwrap();
     let tool = wait_for_tool(&at);
     kill(Pid::from_raw(child.id() as i32), signal).unwrap();
-    let said = lines
-        .find(|line| line.starts_with("result"))
-        .unwrap_or_default();
+    let said = lines.find(|line| line.starts_with("result")).unwrap_or_default();
     child.wait().unwrap();
     (parent, at, said, tool)
 }
@@ -498,19 +336,9 @@ fn end_a_build_by(signal: Signal) -> (tempfile::TempDir, PathBuf, String, i32) {
 fn wait_for_tool(at: &Path) -> i32 {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
-        let works = fs::read_dir(at.join("store/tmp"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let pid = works
-            .filter_map(|work| {
-                fs::read_to_string(work.path().join("tree/pid"))
-                    .ok()?
-                    .trim()
-                    .parse()
-                    .ok()
-            })
-            .next();
+        let works = fs::read_dir(at.join("store/tmp")).into_iter().flatten().flatten();
+        let pid =
+            works.filter_map(|work| fs::read_to_string(work.path().join("tree/pid")).ok()?.trim().parse().ok()).next();
         if let Some(pid) = pid {
             return pid;
         }
@@ -521,9 +349,7 @@ fn wait_for_tool(at: &Path) -> i32 {
 
 fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
 }
 
 #[test]
@@ -541,22 +367,11 @@ fn a_killed_build_leaves_nothing_that_is_used_and_the_next_one_sweeps() {
     // Fake tools run without the pid namespace that ends the real ones.
     let _ = kill(Pid::from_raw(tool), Signal::SIGKILL);
     let store = Store::open(&at.join("store")).unwrap();
-    assert!(matches!(
-        store.image("base"),
-        Err(RootfsError::NotBuilt { .. })
-    ));
+    assert!(matches!(store.image("base"), Err(RootfsError::NotBuilt { .. })));
     assert_eq!(fs::read_dir(at.join("store/tmp")).unwrap().count(), 1);
 
     let bench = Bench::new("");
-    build(
-        &store,
-        &bench.recipes,
-        "base",
-        &directory_format(),
-        &bench.tools,
-        &mut Silent,
-    )
-    .unwrap();
+    build(&store, &bench.recipes, "base", &directory_format(), &bench.tools, &mut Silent).unwrap();
     assert_eq!(fs::read_dir(at.join("store/tmp")).unwrap().count(), 0);
     assert!(store.image("base").is_ok());
 }

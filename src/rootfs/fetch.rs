@@ -57,38 +57,16 @@ impl Builder<'_> {
         parts: &[(&str, &LayerRecipe)],
         work: &WorkDirectory,
     ) -> Result<Vec<Package>> {
-        let names: Vec<&str> = parts
-            .iter()
-            .flat_map(|(_, recipe)| &recipe.packages)
-            .map(String::as_str)
-            .collect();
-        self.progress
-            .step(&format!("{layer}: fetch and unpack Debian packages"));
+        let names: Vec<&str> = parts.iter().flat_map(|(_, recipe)| &recipe.packages).map(String::as_str).collect();
+        self.progress.step(&format!("{layer}: fetch and unpack Debian packages"));
         let debs = work.path().join("debs");
-        let mut args = vec![
-            "--mode=root".into(),
-            "--variant=extract".into(),
-            "--format=directory".into(),
-        ];
+        let mut args = vec!["--mode=root".into(), "--variant=extract".into(), "--format=directory".into()];
         args.push(format!("--include={}", names.join(",")));
         for (_, recipe) in parts {
-            args.extend(
-                recipe
-                    .exclude
-                    .iter()
-                    .map(|pattern| format!("--dpkgopt=path-exclude={pattern}")),
-            );
-            args.extend(
-                recipe
-                    .include
-                    .iter()
-                    .map(|pattern| format!("--dpkgopt=path-include={pattern}")),
-            );
+            args.extend(recipe.exclude.iter().map(|pattern| format!("--dpkgopt=path-exclude={pattern}")));
+            args.extend(recipe.include.iter().map(|pattern| format!("--dpkgopt=path-include={pattern}")));
         }
-        let list_debs = format!(
-            "cd \"$1/var/cache/apt/archives\" && sha256sum *.deb > {}",
-            shell_quoted(&debs)
-        );
+        let list_debs = format!("cd \"$1/var/cache/apt/archives\" && sha256sum *.deb > {}", shell_quoted(&debs));
         args.push(format!("--extract-hook={list_debs}"));
         args.push(self.recipes.suite(layer)?);
         let mut args: Vec<std::ffi::OsString> = args.into_iter().map(Into::into).collect();
@@ -115,10 +93,7 @@ impl Builder<'_> {
     ) -> Result<Vec<Package>> {
         let mut packages = Vec::new();
         for archive in parts.iter().flat_map(|(_, recipe)| &recipe.npm) {
-            self.progress.step(&format!(
-                "{layer}: fetch {}@{} from npm",
-                archive.package, archive.version
-            ));
+            self.progress.step(&format!("{layer}: fetch {}@{} from npm", archive.package, archive.version));
             let directory = work.path().join(format!("npm{}", packages.len()));
             tree::make_directory(&directory)?;
             self.fetch_npm_archive(archive, &directory, work)?;
@@ -135,21 +110,11 @@ impl Builder<'_> {
         Ok(packages)
     }
 
-    fn fetch_npm_archive(
-        &mut self,
-        archive: &NpmArchive,
-        directory: &Path,
-        work: &WorkDirectory,
-    ) -> Result<()> {
+    fn fetch_npm_archive(&mut self, archive: &NpmArchive, directory: &Path, work: &WorkDirectory) -> Result<()> {
         if archive.architecture != std::env::consts::ARCH {
             let (ours, theirs) = (std::env::consts::ARCH, &archive.architecture);
-            let source =
-                std::io::Error::other(format!("it is for {theirs}, this machine is {ours}"));
-            return Err(RootfsError::Io {
-                operation: "use the npm package",
-                path: (&archive.package).into(),
-                source,
-            });
+            let source = std::io::Error::other(format!("it is for {theirs}, this machine is {ours}"));
+            return Err(RootfsError::Io { operation: "use the npm package", path: (&archive.package).into(), source });
         }
         let call = ToolCall {
             program: "npm".into(),
@@ -176,12 +141,7 @@ impl Builder<'_> {
         directory: &Path,
         work: &WorkDirectory,
     ) -> Result<()> {
-        let mut args = vec![
-            "-xzf".into(),
-            file.into(),
-            "--no-same-owner".into(),
-            "--".into(),
-        ];
+        let mut args = vec!["-xzf".into(), file.into(), "--no-same-owner".into(), "--".into()];
         args.extend(archive.files.iter().map(|file| (&file.from).into()));
         let call = ToolCall {
             program: "tar".into(),
@@ -193,45 +153,29 @@ impl Builder<'_> {
         };
         self.run(&call)?;
         for file in &archive.files {
-            tree::install_file(
-                &directory.join(&file.from),
-                &work.tree().join(&file.to),
-                file.mode,
-            )?;
+            tree::install_file(&directory.join(&file.from), &work.tree().join(&file.to), file.mode)?;
         }
         Ok(())
     }
 }
 
 fn only_archive_in(directory: &Path) -> Result<PathBuf> {
-    let entries =
-        fs::read_dir(directory).map_err(RootfsError::io("read the directory", directory))?;
-    let mut files = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|end| end == "tgz"));
+    let entries = fs::read_dir(directory).map_err(RootfsError::io("read the directory", directory))?;
+    let mut files =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "tgz"));
     files.next().ok_or_else(|| {
-        RootfsError::io("find the archive npm has fetched in", directory)(
-            std::io::ErrorKind::NotFound.into(),
-        )
+        RootfsError::io("find the archive npm has fetched in", directory)(std::io::ErrorKind::NotFound.into())
     })
 }
 
 fn check_integrity(archive: &NpmArchive, file: &Path) -> Result<()> {
     let bytes = fs::read(file).map_err(RootfsError::io("read", file))?;
-    let got = format!(
-        "sha512-{}",
-        base64::engine::general_purpose::STANDARD.encode(Sha512::digest(bytes))
-    );
+    let got = format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode(Sha512::digest(bytes)));
     if got == archive.integrity {
         return Ok(());
     }
     let what = format!("{}@{}", archive.package, archive.version);
-    Err(RootfsError::Integrity {
-        what,
-        expected: archive.integrity.clone(),
-        got,
-    })
+    Err(RootfsError::Integrity { what, expected: archive.integrity.clone(), got })
 }
 
 fn shell_quoted(path: &Path) -> String {

@@ -55,9 +55,7 @@ pub fn layout() -> Result<HostLayout> {
 impl HostRecipe {
     /// The operator's `host.toml` if there is one, else the embedded one.
     pub fn load(operator_directory: Option<&Path>) -> Result<HostRecipe> {
-        let file = operator_directory
-            .map(|directory| directory.join("host.toml"))
-            .filter(|file| file.exists());
+        let file = operator_directory.map(|directory| directory.join("host.toml")).filter(|file| file.exists());
         let Some(file) = file else {
             return HostRecipe::parse(EMBEDDED, Path::new("rootfs/host.toml"));
         };
@@ -80,12 +78,7 @@ impl HostRecipe {
                     "{:?} must be an absolute path without `..` or empty parts, and `*` only in its last part",
                     bind.path
                 );
-                return Err(RootfsError::Recipe {
-                    file: file.to_owned(),
-                    line: None,
-                    message,
-                    hint: None,
-                });
+                return Err(RootfsError::Recipe { file: file.to_owned(), line: None, message, hint: None });
             }
         }
         Ok(recipe)
@@ -95,14 +88,8 @@ impl HostRecipe {
     pub fn layout(&self, machine: &Path) -> HostLayout {
         let mut layout = HostLayout::default();
         // Strings, as comparing paths part by part is half the cost of all this.
-        let mut directories: BTreeSet<String> = etc::DIRECTORIES
-            .iter()
-            .map(|name| format!("/{name}"))
-            .collect();
-        let mut names = DirectoryNames {
-            machine,
-            seen: BTreeMap::new(),
-        };
+        let mut directories: BTreeSet<String> = etc::DIRECTORIES.iter().map(|name| format!("/{name}")).collect();
+        let mut names = DirectoryNames { machine, seen: BTreeMap::new() };
         for bind in &self.bind {
             for target in names.expand(&bind.path) {
                 layout.bind(machine, &target, &mut directories);
@@ -115,16 +102,8 @@ impl HostRecipe {
                 Err(_) => layout.bind(machine, &format!("/{name}"), &mut directories),
             }
         }
-        layout.files.extend(
-            etc::FILES
-                .iter()
-                .map(|(path, content)| (absolute(path), *content)),
-        );
-        layout.links.extend(
-            etc::LINKS
-                .iter()
-                .map(|(path, target)| (absolute(path), PathBuf::from(target))),
-        );
+        layout.files.extend(etc::FILES.iter().map(|(path, content)| (absolute(path), *content)));
+        layout.links.extend(etc::LINKS.iter().map(|(path, target)| (absolute(path), PathBuf::from(target))));
         layout.directories = directories.into_iter().map(PathBuf::from).collect();
         layout
     }
@@ -165,15 +144,11 @@ impl DirectoryNames<'_> {
         let names = self.seen.entry(directory.to_owned()).or_insert_with(|| {
             let real = self.machine.join(directory.trim_start_matches('/'));
             let entries = fs::read_dir(real).into_iter().flatten().flatten();
-            let mut names: Vec<String> = entries
-                .filter_map(|entry| entry.file_name().into_string().ok())
-                .collect();
+            let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
             names.sort_unstable();
             names
         });
-        let matching = names
-            .iter()
-            .filter(|candidate| matches_pattern(name, candidate));
+        let matching = names.iter().filter(|candidate| matches_pattern(name, candidate));
         matching.map(|name| format!("{directory}/{name}")).collect()
     }
 }
@@ -250,11 +225,7 @@ mod tests {
     }
 
     fn targets(layout: &HostLayout) -> Vec<&str> {
-        layout
-            .binds
-            .iter()
-            .map(|(_, target)| target.to_str().unwrap())
-            .collect()
+        layout.binds.iter().map(|(_, target)| target.to_str().unwrap()).collect()
     }
 
     #[test]
@@ -263,43 +234,19 @@ mod tests {
         let layout = HostRecipe::load(None).unwrap().layout(root.path());
         assert_eq!(
             targets(&layout),
-            [
-                "/usr",
-                "/etc/alternatives",
-                "/etc/ld.so.cache",
-                "/etc/java-21-openjdk",
-                "/etc/python3.13"
-            ]
+            ["/usr", "/etc/alternatives", "/etc/ld.so.cache", "/etc/java-21-openjdk", "/etc/python3.13"]
         );
         assert!(layout.links.contains(&("/bin".into(), "usr/bin".into())));
         assert_eq!(layout.file_targets, [PathBuf::from("/etc/ld.so.cache")]);
-        for directory in [
-            "/usr",
-            "/etc",
-            "/etc/alternatives",
-            "/proc",
-            "/dev",
-            "/tmp",
-            "/work",
-            "/var",
-        ] {
-            assert!(
-                layout.directories.contains(&directory.into()),
-                "{directory}"
-            );
+        for directory in ["/usr", "/etc", "/etc/alternatives", "/proc", "/dev", "/tmp", "/work", "/var"] {
+            assert!(layout.directories.contains(&directory.into()), "{directory}");
         }
-        assert!(
-            !layout
-                .directories
-                .iter()
-                .any(|path| path.starts_with("/usr/") && path != Path::new("/usr"))
-        );
+        assert!(!layout.directories.iter().any(|path| path.starts_with("/usr/") && path != Path::new("/usr")));
         assert!(
             layout
                 .files
                 .iter()
-                .any(|(path, content)| path == Path::new("/etc/passwd")
-                    && content.starts_with(b"root:x:0:0"))
+                .any(|(path, content)| path == Path::new("/etc/passwd") && content.starts_with(b"root:x:0:0"))
         );
     }
 
@@ -309,32 +256,18 @@ mod tests {
         let layout = HostRecipe::load(None).unwrap().layout(root.path());
         assert!(targets(&layout).contains(&"/bin"));
         assert!(layout.directories.contains(&"/bin".into()));
-        assert!(
-            !layout
-                .links
-                .iter()
-                .any(|(path, _)| path == Path::new("/bin"))
-        );
+        assert!(!layout.links.iter().any(|(path, _)| path == Path::new("/bin")));
     }
 
     #[test]
     fn wrong_host_recipes_are_refused() {
         for path in ["usr", "/etc/../root", "/et*/x"] {
             let text = format!("description = 'd'\n[[bind]]\npath = {path:?}\nreason = 'r'\n");
-            assert!(
-                HostRecipe::parse(&text, Path::new("host.toml")).is_err(),
-                "{path}"
-            );
+            assert!(HostRecipe::parse(&text, Path::new("host.toml")).is_err(), "{path}");
         }
-        let error = HostRecipe::parse(
-            "description = 'd'\n[[bind]]\npaht = '/usr'\n",
-            Path::new("host.toml"),
-        )
-        .unwrap_err();
-        assert!(
-            error.to_string().starts_with("host.toml:3: unknown field"),
-            "{error}"
-        );
+        let error =
+            HostRecipe::parse("description = 'd'\n[[bind]]\npaht = '/usr'\n", Path::new("host.toml")).unwrap_err();
+        assert!(error.to_string().starts_with("host.toml:3: unknown field"), "{error}");
     }
 
     #[test]

@@ -47,9 +47,7 @@ impl Listing {
         let mut directories = vec![PathBuf::new()];
         while let Some(directory) = directories.pop() {
             let full = tree.join(&directory);
-            for entry in
-                fs::read_dir(&full).map_err(RootfsError::io("read the directory", &full))?
-            {
+            for entry in fs::read_dir(&full).map_err(RootfsError::io("read the directory", &full))? {
                 let entry = entry.map_err(RootfsError::io("read the directory", &full))?;
                 let path = directory.join(entry.file_name());
                 let node = Node::read(&tree.join(&path))?;
@@ -73,13 +71,7 @@ impl Listing {
                 Kind::Link { target } => ('l', escape(target)),
                 Kind::Special(letter) => (*letter, "-".to_owned()),
             };
-            text.push_str(&format!(
-                "{letter} {:o} {} {} {content} {}\n",
-                node.mode,
-                node.uid,
-                node.gid,
-                escape(path)
-            ));
+            text.push_str(&format!("{letter} {:o} {} {} {content} {}\n", node.mode, node.uid, node.gid, escape(path)));
         }
         text
     }
@@ -96,28 +88,11 @@ impl Listing {
             let path = unescape(words.next()?)?;
             let kind = match letter {
                 "d" => Kind::Directory,
-                "f" => Kind::File {
-                    sha256: content.to_owned(),
-                },
-                "l" => Kind::Link {
-                    target: unescape(content)?,
-                },
+                "f" => Kind::File { sha256: content.to_owned() },
+                "l" => Kind::Link { target: unescape(content)? },
                 _ => return None,
             };
-            if words.next().is_some()
-                || listing
-                    .0
-                    .insert(
-                        path,
-                        Node {
-                            kind,
-                            mode,
-                            uid,
-                            gid,
-                        },
-                    )
-                    .is_some()
-            {
+            if words.next().is_some() || listing.0.insert(path, Node { kind, mode, uid, gid }).is_some() {
                 return None;
             }
         }
@@ -131,11 +106,8 @@ impl Listing {
     /// As seen through an overlay with `upper` on top.
     pub fn overlaid_by(mut self, upper: Listing) -> Listing {
         for (path, node) in upper.0 {
-            let replaces_directory = node.kind != Kind::Directory
-                && self
-                    .0
-                    .get(&path)
-                    .is_some_and(|below| below.kind == Kind::Directory);
+            let replaces_directory =
+                node.kind != Kind::Directory && self.0.get(&path).is_some_and(|below| below.kind == Kind::Directory);
             if replaces_directory {
                 self.0.retain(|below, _| !below.starts_with(&path));
             }
@@ -150,36 +122,23 @@ impl Listing {
         let mut kept: BTreeSet<&Path> = BTreeSet::new();
         for (path, node) in &self.0 {
             if below.0.get(path) != Some(node) {
-                kept.extend(
-                    path.ancestors()
-                        .filter(|ancestor| !ancestor.as_os_str().is_empty()),
-                );
+                kept.extend(path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()));
             }
         }
-        Listing(
-            kept.into_iter()
-                .map(|path| (path.to_owned(), self.0[path].clone()))
-                .collect(),
-        )
+        Listing(kept.into_iter().map(|path| (path.to_owned(), self.0[path].clone())).collect())
     }
 }
 
 impl Node {
     fn read(path: &Path) -> Result<Node> {
-        let metadata = path
-            .symlink_metadata()
-            .map_err(RootfsError::io("stat", path))?;
+        let metadata = path.symlink_metadata().map_err(RootfsError::io("stat", path))?;
         let file_type = metadata.file_type();
         let kind = if file_type.is_dir() {
             Kind::Directory
         } else if file_type.is_file() {
-            Kind::File {
-                sha256: file_sha256(path, &mut |_| Ok(()))?,
-            }
+            Kind::File { sha256: file_sha256(path, &mut |_| Ok(()))? }
         } else if file_type.is_symlink() {
-            Kind::Link {
-                target: fs::read_link(path).map_err(RootfsError::io("read the link", path))?,
-            }
+            Kind::Link { target: fs::read_link(path).map_err(RootfsError::io("read the link", path))? }
         } else {
             Kind::Special(match () {
                 () if file_type.is_block_device() => 'b',
@@ -188,12 +147,7 @@ impl Node {
                 () => 's',
             })
         };
-        Ok(Node {
-            kind,
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        })
+        Ok(Node { kind, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() })
     }
 }
 
@@ -201,15 +155,11 @@ impl Node {
 pub(super) fn file_sha256(path: &Path, watch: &mut dyn FnMut(u64) -> Result<()>) -> Result<String> {
     const PIECE_BYTES: usize = 1 << 20;
     let mut file = File::open(path).map_err(RootfsError::io("open", path))?;
-    let length = file
-        .metadata()
-        .map_or(PIECE_BYTES, |metadata| metadata.len() as usize);
+    let length = file.metadata().map_or(PIECE_BYTES, |metadata| metadata.len() as usize);
     let mut piece = vec![0; length.clamp(4096, PIECE_BYTES)];
     let mut hasher = Sha256::new();
     loop {
-        let read = file
-            .read(&mut piece)
-            .map_err(RootfsError::io("read", path))?;
+        let read = file.read(&mut piece).map_err(RootfsError::io("read", path))?;
         if read == 0 {
             return Ok(hex(&hasher.finalize()));
         }
@@ -257,35 +207,11 @@ mod tests {
 
     fn listing(entries: &[(&str, &str)]) -> Listing {
         let node = |content: &str| match content.split_at(1) {
-            ("/", _) => Node {
-                kind: Kind::Directory,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-            },
-            ("@", target) => Node {
-                kind: Kind::Link {
-                    target: target.into(),
-                },
-                mode: 0o777,
-                uid: 0,
-                gid: 0,
-            },
-            _ => Node {
-                kind: Kind::File {
-                    sha256: content.into(),
-                },
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-            },
+            ("/", _) => Node { kind: Kind::Directory, mode: 0o755, uid: 0, gid: 0 },
+            ("@", target) => Node { kind: Kind::Link { target: target.into() }, mode: 0o777, uid: 0, gid: 0 },
+            _ => Node { kind: Kind::File { sha256: content.into() }, mode: 0o644, uid: 0, gid: 0 },
         };
-        Listing(
-            entries
-                .iter()
-                .map(|(path, content)| (path.into(), node(content)))
-                .collect(),
-        )
+        Listing(entries.iter().map(|(path, content)| (path.into(), node(content))).collect())
     }
 
     #[test]
@@ -314,29 +240,15 @@ mod tests {
         ]);
         let layer = above.minus(&below);
         let paths: Vec<&str> = layer.0.keys().map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(
-            paths,
-            ["usr", "usr/a", "usr/e", "usr/e/f", "usr/l", "usr/n"]
-        );
+        assert_eq!(paths, ["usr", "usr/a", "usr/e", "usr/e/f", "usr/l", "usr/n"]);
         // Seen through the overlay, all of `above` is there.
         let seen = below.clone().overlaid_by(layer);
-        assert!(
-            above
-                .0
-                .iter()
-                .all(|(path, node)| seen.0.get(path) == Some(node))
-        );
+        assert!(above.0.iter().all(|(path, node)| seen.0.get(path) == Some(node)));
         assert!(above.minus(&above).0.is_empty());
 
         let mut other_mode = above.clone();
         other_mode.0.get_mut(Path::new("usr/d")).unwrap().mode = 0o700;
-        assert!(
-            other_mode
-                .minus(&above)
-                .0
-                .keys()
-                .eq([Path::new("usr"), Path::new("usr/d")])
-        );
+        assert!(other_mode.minus(&above).0.keys().eq([Path::new("usr"), Path::new("usr/d")]));
     }
 
     #[test]
@@ -348,29 +260,11 @@ mod tests {
 
     #[test]
     fn the_text_comes_back_as_it_was_whatever_the_names() {
-        let mut original = listing(&[
-            ("a b", "1"),
-            ("new\nline", "/"),
-            ("back\\slash", "@t \u{e9}"),
-        ]);
+        let mut original = listing(&[("a b", "1"), ("new\nline", "/"), ("back\\slash", "@t \u{e9}")]);
         let odd = PathBuf::from(OsString::from_vec(vec![0xff, b'x', 7]));
-        original.0.insert(
-            odd,
-            Node {
-                kind: Kind::Directory,
-                mode: 0o1755,
-                uid: 1,
-                gid: 2,
-            },
-        );
+        original.0.insert(odd, Node { kind: Kind::Directory, mode: 0o1755, uid: 1, gid: 2 });
         assert_eq!(Listing::from_text(&original.to_text()).unwrap(), original);
-        for garbage in [
-            "x 1 2\n",
-            "d 9 0 0 - a\n",
-            "d 755 0 0 - a\\xg\n",
-            "d 755 0 0 - a b\n",
-            "b 644 0 0 - dev\n",
-        ] {
+        for garbage in ["x 1 2\n", "d 9 0 0 - a\n", "d 755 0 0 - a\\xg\n", "d 755 0 0 - a b\n", "b 644 0 0 - dev\n"] {
             assert!(Listing::from_text(garbage).is_none(), "{garbage}");
         }
     }
@@ -381,8 +275,7 @@ mod tests {
             let tree = tempfile::tempdir().unwrap();
             for name in names {
                 fs::write(tree.path().join(name), name.as_bytes()).unwrap();
-                fs::set_permissions(tree.path().join(name), fs::Permissions::from_mode(0o644))
-                    .unwrap();
+                fs::set_permissions(tree.path().join(name), fs::Permissions::from_mode(0o644)).unwrap();
             }
             symlink("a", tree.path().join("l")).unwrap();
             tree

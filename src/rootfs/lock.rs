@@ -31,13 +31,7 @@ impl StoreLock {
         waiting: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<StoreLock> {
         const RETRY: Duration = Duration::from_millis(100);
-        let options = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path);
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let mut file = options.map_err(RootfsError::io("open the lock", path))?;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -45,10 +39,7 @@ impl StoreLock {
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let holder = holder(&mut file);
                     if contention == Contention::Fail {
-                        return Err(RootfsError::Locked {
-                            path: path.to_owned(),
-                            holder,
-                        });
+                        return Err(RootfsError::Locked { path: path.to_owned(), holder });
                     }
                     waiting(&holder)?;
                     std::thread::sleep(RETRY);
@@ -58,10 +49,7 @@ impl StoreLock {
         }
         // Only for the message above; the lock holds without it.
         let note = format!("process {} ({what})\n", std::process::id());
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(note.as_bytes()));
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
         written.map_err(RootfsError::io("write", path))?;
         Ok(StoreLock { _file: file })
     }
@@ -70,9 +58,7 @@ impl StoreLock {
 fn holder(file: &mut File) -> String {
     const NOTE_BYTES_MAX: u64 = 256;
     let mut note = String::new();
-    let read = file
-        .rewind()
-        .and_then(|()| file.take(NOTE_BYTES_MAX).read_to_string(&mut note));
+    let read = file.rewind().and_then(|()| file.take(NOTE_BYTES_MAX).read_to_string(&mut note));
     match read {
         Ok(_) if !note.trim().is_empty() => note.trim().to_owned(),
         _ => "another process".to_owned(),

@@ -80,11 +80,7 @@ pub enum Format {
 impl LayerEntry {
     /// `NAME-DIGEST12`, the stem of the layer's files.
     pub fn stem(&self) -> String {
-        format!(
-            "{}-{}",
-            self.name,
-            self.digest.get(..12).unwrap_or(&self.digest)
-        )
+        format!("{}-{}", self.name, self.digest.get(..12).unwrap_or(&self.digest))
     }
 
     pub fn file_name(&self) -> String {
@@ -102,12 +98,7 @@ pub fn debian_packages(text: &str) -> Vec<Package> {
         let mut parts = file.trim_start_matches([' ', '*']).split('_');
         let name = parts.next()?.to_owned();
         let version = parts.next()?.replace("%3a", ":");
-        Some(Package {
-            source: "debian".into(),
-            name,
-            version,
-            digest: format!("sha256:{digest}"),
-        })
+        Some(Package { source: "debian".into(), name, version, digest: format!("sha256:{digest}") })
     };
     text.lines().filter_map(package).collect()
 }
@@ -117,8 +108,7 @@ pub fn write_json<T: Serialize>(value: &T, path: &Path, scratch: &Path) -> Resul
     let mut text = serde_json::to_vec_pretty(value).expect("manifests are plain data");
     text.push(b'\n');
     let mut file = File::create(scratch).map_err(RootfsError::io("create", scratch))?;
-    file.write_all(&text)
-        .map_err(RootfsError::io("write", scratch))?;
+    file.write_all(&text).map_err(RootfsError::io("write", scratch))?;
     file.sync_all().map_err(RootfsError::io("flush", scratch))?;
     fs::rename(scratch, path).map_err(RootfsError::io("rename to", path))?;
     sync_directory(path.parent().unwrap_or(Path::new("/")))
@@ -137,12 +127,7 @@ mod tests {
     fn a_manifest_comes_back_as_it_was_and_unknown_keys_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("python.json");
-        let entry = LayerEntry {
-            name: "base".into(),
-            format: Format::Erofs,
-            digest: "ab".repeat(32),
-            size_bytes: 7,
-        };
+        let entry = LayerEntry { name: "base".into(), format: Format::Erofs, digest: "ab".repeat(32), size_bytes: 7 };
         let manifest = ImageManifest {
             format_version: FORMAT_VERSION,
             name: "python".into(),
@@ -152,10 +137,7 @@ mod tests {
         };
         write_json(&manifest, &path, &directory.path().join("scratch")).unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(
-            serde_json::from_str::<ImageManifest>(&text).unwrap(),
-            manifest
-        );
+        assert_eq!(serde_json::from_str::<ImageManifest>(&text).unwrap(), manifest);
         assert!(!directory.path().join("scratch").exists());
         let wrong = text.replacen("built_at", "build_at", 1);
         assert!(serde_json::from_str::<ImageManifest>(&wrong).is_err());
@@ -178,10 +160,7 @@ mod tests {
     fn packages_are_read_from_the_names_of_the_debs() {
         let text = "aa  diffutils_1%3a3.10-4_amd64.deb\nbb  libc6_2.41-12+deb13u4_amd64.deb\n\n";
         let packages = debian_packages(text);
-        assert_eq!(
-            (packages[0].name.as_str(), packages[0].version.as_str()),
-            ("diffutils", "1:3.10-4")
-        );
+        assert_eq!((packages[0].name.as_str(), packages[0].version.as_str()), ("diffutils", "1:3.10-4"));
         assert_eq!(packages[1].digest, "sha256:bb");
         assert_eq!(packages.len(), 2);
     }

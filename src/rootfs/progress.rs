@@ -50,8 +50,7 @@ impl Terminal {
 
     fn end_step(&mut self) {
         if let Some((name, start)) = self.step.take() {
-            self.bar
-                .println(format!("  {name} {}", seconds(start.elapsed())));
+            self.bar.println(format!("  {name} {}", seconds(start.elapsed())));
         }
     }
 }
@@ -157,10 +156,7 @@ mod tests {
         plain.finish();
         plain.finish();
         let text = String::from_utf8(output).unwrap();
-        assert_eq!(
-            text,
-            "base: 20.0 MB\n  fetch packages 0.0 s\n  pack 0.0 s\n"
-        );
+        assert_eq!(text, "base: 20.0 MB\n  fetch packages 0.0 s\n  pack 0.0 s\n");
     }
 
     #[test]

@@ -127,16 +127,8 @@ impl Recipes {
             let file = PathBuf::from(format!("rootfs/{name}.toml"));
             by_name.insert((*name).to_owned(), Recipe::parse(name, text, &file)?);
         }
-        for file in operator_directory
-            .map(toml_files)
-            .transpose()?
-            .unwrap_or_default()
-        {
-            let name = file
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+        for file in operator_directory.map(toml_files).transpose()?.unwrap_or_default() {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             if name == "host" {
                 continue; // Read by `host::HostRecipe::load`.
             }
@@ -160,10 +152,7 @@ impl Recipes {
         }
         self.by_name
             .get(name)
-            .ok_or_else(|| RootfsError::UnknownImage {
-                name: name.to_owned(),
-                nearest: nearest(name, self.names()),
-            })
+            .ok_or_else(|| RootfsError::UnknownImage { name: name.to_owned(), nearest: nearest(name, self.names()) })
     }
 
     /// The layer recipes of a stack, bottom first, the named layer last.
@@ -174,10 +163,7 @@ impl Recipes {
             .iter()
             .map(|name| {
                 let below = self.get(name)?;
-                let layer = below
-                    .layer
-                    .as_ref()
-                    .ok_or_else(|| recipe.error(format!("{name} has no [layer]")))?;
+                let layer = below.layer.as_ref().ok_or_else(|| recipe.error(format!("{name} has no [layer]")))?;
                 Ok((below.name.as_str(), layer))
             })
             .collect()
@@ -207,12 +193,8 @@ impl Recipes {
         for name in &recipe.layers {
             let layer = self.by_name.get(name).filter(|below| below.layer.is_some());
             let Some(layer) = layer else {
-                let mut error = recipe.error(format!(
-                    "`layers` names {name:?}, and no recipe makes such a layer"
-                ));
-                if let (RootfsError::Recipe { hint, .. }, Some(nearest)) =
-                    (&mut error, nearest(name, self.names()))
-                {
+                let mut error = recipe.error(format!("`layers` names {name:?}, and no recipe makes such a layer"));
+                if let (RootfsError::Recipe { hint, .. }, Some(nearest)) = (&mut error, nearest(name, self.names())) {
                     *hint = Some(format!("did you mean {nearest}?"));
                 }
                 return Err(error);
@@ -222,9 +204,9 @@ impl Recipes {
             }
             seen.push(name);
             if let Some(missing) = layer.layers.iter().find(|below| !seen.contains(below)) {
-                return Err(recipe.error(format!(
-                    "the layer {name} stands on {missing}, which is not below it in `layers`"
-                )));
+                return Err(
+                    recipe.error(format!("the layer {name} stands on {missing}, which is not below it in `layers`"))
+                );
             }
         }
         self.suite(&recipe.layers[recipe.layers.len() - 1])?;
@@ -243,20 +225,16 @@ impl Recipe {
 
     fn check(&self) -> Result<()> {
         if !is_valid_name(&self.name) {
-            return Err(self.error(format!(
-                "{:?} can't be an image's name: small letters, digits, - and + only",
-                self.name
-            )));
+            return Err(
+                self.error(format!("{:?} can't be an image's name: small letters, digits, - and + only", self.name))
+            );
         }
         let Some(last) = self.layers.last() else {
             return Err(self.error("`layers` is empty".into()));
         };
         match (&self.layer, *last == self.name) {
             (Some(_), false) => {
-                let message = format!(
-                    "`layers` must end with {:?}, the recipe's own [layer]",
-                    self.name
-                );
+                let message = format!("`layers` must end with {:?}, the recipe's own [layer]", self.name);
                 Err(self.error(message))
             }
             (None, true) => {
@@ -269,12 +247,7 @@ impl Recipe {
     }
 
     fn error(&self, message: String) -> RootfsError {
-        RootfsError::Recipe {
-            file: self.file.clone(),
-            line: None,
-            message,
-            hint: None,
-        }
+        RootfsError::Recipe { file: self.file.clone(), line: None, message, hint: None }
     }
 }
 
@@ -282,33 +255,17 @@ impl LayerRecipe {
     fn check(&self) -> std::result::Result<(), String> {
         let removed = self.remove.iter();
         let linked = self.link.iter().map(|link| &link.path);
-        let unpacked = self
-            .npm
-            .iter()
-            .flat_map(|npm| npm.files.iter().map(|file| &file.to));
+        let unpacked = self.npm.iter().flat_map(|npm| npm.files.iter().map(|file| &file.to));
         for path in removed.chain(linked).chain(unpacked).chain(&self.keep_etc) {
-            if !Path::new(path)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)))
-                || path.is_empty()
-            {
-                return Err(format!(
-                    "{path:?} must be a path relative to the root, without `..`"
-                ));
+            if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) || path.is_empty() {
+                return Err(format!("{path:?} must be a path relative to the root, without `..`"));
             }
         }
         let patterns = self.exclude.iter().chain(&self.include);
-        if let Some(pattern) = patterns
-            .into_iter()
-            .find(|pattern| !pattern.starts_with('/'))
-        {
+        if let Some(pattern) = patterns.into_iter().find(|pattern| !pattern.starts_with('/')) {
             return Err(format!("the pattern {pattern:?} must start with a slash"));
         }
-        if let Some(package) = self
-            .packages
-            .iter()
-            .find(|package| !is_package_name(package))
-        {
+        if let Some(package) = self.packages.iter().find(|package| !is_package_name(package)) {
             return Err(format!("{package:?} is not the name of a Debian package"));
         }
         if self.command.iter().any(|command| command.run.is_empty()) {
@@ -323,64 +280,40 @@ pub(super) fn is_valid_name(name: &str) -> bool {
     const NAME_LENGTH_MAX: usize = 64;
     name.len() <= NAME_LENGTH_MAX
         && name.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '+')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '+')
 }
 
 fn is_package_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-.:_".contains(c))
-        && !name.starts_with('-')
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:_".contains(c)) && !name.starts_with('-')
 }
 
 /// TOML in which an unknown key is an error that says its line and the key that was probably meant.
 pub(super) fn parse_strictly<T: for<'de> Deserialize<'de>>(text: &str, file: &Path) -> Result<T> {
     toml::from_str(text).map_err(|error| {
-        let line = error
-            .span()
-            .map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         // "unknown field `pakages`, expected one of `packages`, `exclude`, …"
         let message = error.message().to_owned();
         let mut quoted = message.split('`').skip(1).step_by(2);
         let hint = match message.starts_with("unknown field") {
-            true => quoted.next().and_then(|key| {
-                nearest(key, quoted).map(|known| format!("did you mean `{known}`?"))
-            }),
+            true => quoted.next().and_then(|key| nearest(key, quoted).map(|known| format!("did you mean `{known}`?"))),
             false => None,
         };
-        RootfsError::Recipe {
-            file: file.to_owned(),
-            line,
-            message,
-            hint,
-        }
+        RootfsError::Recipe { file: file.to_owned(), line, message, hint }
     })
 }
 
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     const SIMILAR_ENOUGH: f64 = 0.75;
     let scored = known.map(|known| (strsim::jaro_winkler(word, known), known));
-    let best = scored
-        .filter(|(score, _)| *score >= SIMILAR_ENOUGH)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = scored.filter(|(score, _)| *score >= SIMILAR_ENOUGH).max_by(|a, b| a.0.total_cmp(&b.0));
     best.map(|(_, known)| known.to_owned())
 }
 
 fn toml_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in
-        fs::read_dir(directory).map_err(RootfsError::io("read the directory", directory))?
-    {
-        let path = entry
-            .map_err(RootfsError::io("read the directory", directory))?
-            .path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+    for entry in fs::read_dir(directory).map_err(RootfsError::io("read the directory", directory))? {
+        let path = entry.map_err(RootfsError::io("read the directory", directory))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
         }
     }
@@ -399,10 +332,7 @@ mod tests {
     #[test]
     fn the_embedded_recipes_are_sound() {
         let recipes = Recipes::embedded().unwrap();
-        assert_eq!(
-            recipes.names().collect::<Vec<_>>(),
-            ["base", "gcc", "node", "python"]
-        );
+        assert_eq!(recipes.names().collect::<Vec<_>>(), ["base", "gcc", "node", "python"]);
         assert_eq!(recipes.get("python").unwrap().layers, ["base", "python"]);
         assert_eq!(recipes.suite("gcc").unwrap(), "trixie");
     }
@@ -410,11 +340,7 @@ mod tests {
     #[test]
     fn wrong_recipes_are_refused_with_file_line_and_remedy() {
         let cases = [
-            (
-                "description = 'd'\nlayers = ['base']\nlayer = 3\n",
-                "rootfs/x.toml:3: invalid type",
-                "",
-            ),
+            ("description = 'd'\nlayers = ['base']\nlayer = 3\n", "rootfs/x.toml:3: invalid type", ""),
             (
                 "description = 'd'\nlayers = ['base']\nlayres = []\n",
                 "rootfs/x.toml:3: unknown field `layres`",
@@ -425,16 +351,8 @@ mod tests {
                 "rootfs/x.toml:5: unknown field",
                 "did you mean `packages`?",
             ),
-            (
-                "description = 'd'\nlayers = ['base']\n[layer]\nbuild_space_mb = 1\n",
-                "must end with \"x\"",
-                "",
-            ),
-            (
-                "description = 'd'\nlayers = ['base', 'x']\n",
-                "no [layer]",
-                "",
-            ),
+            ("description = 'd'\nlayers = ['base']\n[layer]\nbuild_space_mb = 1\n", "must end with \"x\"", ""),
+            ("description = 'd'\nlayers = ['base', 'x']\n", "no [layer]", ""),
             ("description = 'd'\nlayers = []\n", "`layers` is empty", ""),
             (
                 "description = 'd'\nlayers = ['x']\n[layer]\nbuild_space_mb = 1\nremove = ['../etc']\n",
@@ -463,55 +381,28 @@ mod tests {
     #[test]
     fn an_operators_directory_overrides_and_adds() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(
-            directory.path().join("typescript.toml"),
-            "description = 'd'\nlayers = ['base', 'node']\n",
-        )
-        .unwrap();
+        fs::write(directory.path().join("typescript.toml"), "description = 'd'\nlayers = ['base', 'node']\n").unwrap();
         fs::write(
             directory.path().join("node.toml"),
             "description = 'd'\nlayers = ['base', 'node']\n[layer]\nbuild_space_mb = 1\n",
         )
         .unwrap();
         let recipes = Recipes::load(Some(directory.path())).unwrap();
-        assert!(
-            recipes
-                .get("node")
-                .unwrap()
-                .layer
-                .as_ref()
-                .unwrap()
-                .npm
-                .is_empty()
-        );
+        assert!(recipes.get("node").unwrap().layer.as_ref().unwrap().npm.is_empty());
         assert_eq!(recipes.get("typescript").unwrap().layers, ["base", "node"]);
 
-        fs::write(
-            directory.path().join("rust.toml"),
-            "description = 'd'\nlayers = ['base', 'gc']\n",
-        )
-        .unwrap();
+        fs::write(directory.path().join("rust.toml"), "description = 'd'\nlayers = ['base', 'gc']\n").unwrap();
         let error = Recipes::load(Some(directory.path())).unwrap_err();
         assert_eq!(error.hint().unwrap(), "did you mean gcc?");
-        fs::write(
-            directory.path().join("rust.toml"),
-            "description = 'd'\nlayers = ['gcc']\n",
-        )
-        .unwrap();
+        fs::write(directory.path().join("rust.toml"), "description = 'd'\nlayers = ['gcc']\n").unwrap();
         let error = Recipes::load(Some(directory.path())).unwrap_err();
-        assert!(
-            error.to_string().contains("the layer gcc stands on base"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("the layer gcc stands on base"), "{error}");
     }
 
     #[test]
     fn unknown_images_are_answered_with_the_nearest_name() {
         let recipes = Recipes::embedded().unwrap();
-        assert_eq!(
-            recipes.get("pyton").unwrap_err().hint().unwrap(),
-            "did you mean python?"
-        );
+        assert_eq!(recipes.get("pyton").unwrap_err().hint().unwrap(), "did you mean python?");
         assert!(matches!(recipes.get("host"), Err(RootfsError::HostImage)));
     }
 

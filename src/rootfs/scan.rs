@@ -31,12 +31,7 @@ pub enum Forbidden {
 pub fn forbidden_in(listing: &Listing) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (path, node) in &listing.0 {
-        let mut found = |forbidden| {
-            violations.push(Violation {
-                path: path.clone(),
-                forbidden,
-            })
-        };
+        let mut found = |forbidden| violations.push(Violation { path: path.clone(), forbidden });
         match node.kind {
             Kind::Link { .. } => continue, // A link's mode means nothing.
             Kind::Special('p') => found(Forbidden::Fifo),
@@ -68,8 +63,7 @@ pub fn attributes_in(tree: &Path, listing: &Listing) -> Result<Vec<Violation>> {
         let names = match attribute_names(&full) {
             // A file system without attributes has none that matter.
             Err(rustix::io::Errno::OPNOTSUPP) => continue,
-            names => names
-                .map_err(|errno| RootfsError::io("read the attributes of", &full)(errno.into()))?,
+            names => names.map_err(|errno| RootfsError::io("read the attributes of", &full)(errno.into()))?,
         };
         let is_power = |name: &[u8]| {
             name == b"security.capability"
@@ -77,10 +71,7 @@ pub fn attributes_in(tree: &Path, listing: &Listing) -> Result<Vec<Violation>> {
                 || name.starts_with(b"user.overlay.")
         };
         if names.split(|&byte| byte == 0).any(is_power) {
-            violations.push(Violation {
-                path: path.clone(),
-                forbidden: Forbidden::Attribute,
-            });
+            violations.push(Violation { path: path.clone(), forbidden: Forbidden::Attribute });
         }
     }
     Ok(violations)
@@ -128,19 +119,14 @@ mod tests {
         let listing = Listing::read(tree, &mut |_| Ok(())).unwrap();
         let mut violations = forbidden_in(&listing);
         violations.extend(attributes_in(tree, &listing).unwrap());
-        violations
-            .into_iter()
-            .map(|violation| (violation.path.display().to_string(), violation.forbidden))
-            .collect()
+        violations.into_iter().map(|violation| (violation.path.display().to_string(), violation.forbidden)).collect()
     }
 
     #[test]
     fn each_kind_is_found_and_an_ordinary_tree_has_none() {
         let tree = tempfile::tempdir().unwrap();
         let at = |name: &str| tree.path().join(name);
-        let mode = |name: &str, mode| {
-            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap()
-        };
+        let mode = |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
         for name in ["plain", "setuid", "setgid", "writable"] {
             fs::write(at(name), name).unwrap();
             mode(name, 0o755);
@@ -170,20 +156,14 @@ mod tests {
             mknod(&at("device"), SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 3)).unwrap();
             expected.insert(0, ("device", Forbidden::Device));
             expected.swap(0, 1);
-            let cap_net_raw = [
-                1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-            ];
+            let cap_net_raw = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             let flags = rustix::fs::XattrFlags::empty();
-            if rustix::fs::setxattr(at("plain"), "security.capability", &cap_net_raw, flags).is_ok()
-            {
+            if rustix::fs::setxattr(at("plain"), "security.capability", &cap_net_raw, flags).is_ok() {
                 expected.push(("plain", Forbidden::Attribute));
             }
         }
         let mut found = scan(tree.path());
-        let mut expected: Vec<_> = expected
-            .into_iter()
-            .map(|(path, why)| (path.to_owned(), why))
-            .collect();
+        let mut expected: Vec<_> = expected.into_iter().map(|(path, why)| (path.to_owned(), why)).collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         expected.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(found, expected);

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Result, RootfsError};
 use super::listing::Listing;
 use super::lock::{Contention, StoreLock};
-use super::manifest::{
-    FORMAT_VERSION, Format, ImageManifest, LayerEntry, LayerManifest, write_json,
-};
+use super::manifest::{FORMAT_VERSION, Format, ImageManifest, LayerEntry, LayerManifest, write_json};
 use super::recipe::{Recipes, is_valid_name};
 use super::tree;
 
@@ -67,8 +65,7 @@ pub struct Removed {
 impl Store {
     /// Touches nothing: the directory need not exist yet.
     pub fn open(directory: &Path) -> Result<Store> {
-        let directory =
-            std::path::absolute(directory).map_err(RootfsError::io("find", directory))?;
+        let directory = std::path::absolute(directory).map_err(RootfsError::io("find", directory))?;
         Ok(Store { directory })
     }
 
@@ -82,36 +79,17 @@ impl Store {
             return Err(RootfsError::HostImage);
         }
         if !is_valid_name(name) {
-            return Err(RootfsError::UnknownImage {
-                name: name.to_owned(),
-                nearest: None,
-            });
+            return Err(RootfsError::UnknownImage { name: name.to_owned(), nearest: None });
         }
         let manifest = self.image_manifest(name)?;
         let mut layers = Vec::with_capacity(manifest.layers.len());
         for entry in manifest.layers {
             let path = self.layer_path(&entry);
             self.check_layer(name, &entry, &path)?;
-            let LayerEntry {
-                name,
-                format,
-                digest,
-                size_bytes,
-            } = entry;
-            layers.push(Layer {
-                name,
-                path,
-                format,
-                digest,
-                size_bytes,
-            });
+            let LayerEntry { name, format, digest, size_bytes } = entry;
+            layers.push(Layer { name, path, format, digest, size_bytes });
         }
-        Ok(Image {
-            name: manifest.name,
-            layers,
-            versions: manifest.versions,
-            built_at: manifest.built_at,
-        })
+        Ok(Image { name: manifest.name, layers, versions: manifest.versions, built_at: manifest.built_at })
     }
 
     /// All images, whole or not, sorted by name.
@@ -130,11 +108,7 @@ impl Store {
         if name == "host" {
             return Err(RootfsError::HostImage);
         }
-        let _lock = self.lock(
-            &format!("rootfs remove {name}"),
-            Contention::Wait,
-            &mut |_| Ok(()),
-        )?;
+        let _lock = self.lock(&format!("rootfs remove {name}"), Contention::Wait, &mut |_| Ok(()))?;
         let path = self.image_path(name);
         if !is_valid_name(name) || !path.exists() {
             return Err(RootfsError::NotBuilt {
@@ -149,32 +123,20 @@ impl Store {
 
     /// Records the versions of an image's toolchains.
     pub fn set_versions(&self, name: &str, versions: BTreeMap<String, String>) -> Result<()> {
-        let _lock = self.lock(
-            &format!("rootfs versions of {name}"),
-            Contention::Wait,
-            &mut |_| Ok(()),
-        )?;
-        let manifest = ImageManifest {
-            versions,
-            ..self.image_manifest(name)?
-        };
+        let _lock = self.lock(&format!("rootfs versions of {name}"), Contention::Wait, &mut |_| Ok(()))?;
+        let manifest = ImageManifest { versions, ..self.image_manifest(name)? };
         self.write_image(&manifest)
     }
 
     /// What each layer of an image was made of, bottom first.
     pub fn layer_manifests(&self, name: &str) -> Result<Vec<LayerManifest>> {
         let image = self.image_manifest(name)?;
-        image
-            .layers
-            .iter()
-            .map(|entry| self.layer_manifest(name, entry))
-            .collect()
+        image.layers.iter().map(|entry| self.layer_manifest(name, entry)).collect()
     }
 
     /// Whether `build` would have nothing to do.
     pub fn is_current(&self, recipes: &Recipes, name: &str) -> Result<bool> {
-        self.find_stack(recipes, name, None)
-            .map(|stack| stack.is_some())
+        self.find_stack(recipes, name, None).map(|stack| stack.is_some())
     }
 
     pub(super) fn tmp(&self) -> PathBuf {
@@ -199,21 +161,14 @@ impl Store {
         contention: Contention,
         waiting: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<StoreLock> {
-        for directory in [
-            self.directory.clone(),
-            self.tmp(),
-            self.layers(),
-            self.directory.join("images"),
-        ] {
+        for directory in [self.directory.clone(), self.tmp(), self.layers(), self.directory.join("images")] {
             tree::make_directory(&directory)?;
         }
         StoreLock::take(&self.directory.join("lock"), what, contention, waiting)
     }
 
     pub(super) fn write_image(&self, manifest: &ImageManifest) -> Result<()> {
-        let scratch = self
-            .tmp()
-            .join(format!("{}-{}.json", std::process::id(), manifest.name));
+        let scratch = self.tmp().join(format!("{}-{}.json", std::process::id(), manifest.name));
         write_json(manifest, &self.image_path(&manifest.name), &scratch)
     }
 
@@ -223,33 +178,16 @@ impl Store {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let hint = format!("run `sandboxd rootfs build {name}`");
-                return Err(RootfsError::NotBuilt {
-                    name: name.to_owned(),
-                    hint,
-                });
+                return Err(RootfsError::NotBuilt { name: name.to_owned(), hint });
             }
             Err(error) => return Err(RootfsError::io("read", &path)(error)),
         };
-        let damaged = |reason: String| RootfsError::Damaged {
-            name: name.to_owned(),
-            path: path.clone(),
-            reason,
-        };
-        let manifest: ImageManifest =
-            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-        if manifest.format_version != FORMAT_VERSION
-            || manifest.name != name
-            || manifest.layers.is_empty()
-        {
-            return Err(damaged(
-                "it was written by another version of sandboxd, or is another image's".into(),
-            ));
+        let damaged = |reason: String| RootfsError::Damaged { name: name.to_owned(), path: path.clone(), reason };
+        let manifest: ImageManifest = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if manifest.format_version != FORMAT_VERSION || manifest.name != name || manifest.layers.is_empty() {
+            return Err(damaged("it was written by another version of sandboxd, or is another image's".into()));
         }
-        if manifest
-            .layers
-            .iter()
-            .any(|entry| !is_valid_name(&entry.name) || entry.digest.len() != 64)
-        {
+        if manifest.layers.iter().any(|entry| !is_valid_name(&entry.name) || entry.digest.len() != 64) {
             return Err(damaged("it names a layer that can't be".into()));
         }
         Ok(manifest)
@@ -257,40 +195,25 @@ impl Store {
 
     pub(super) fn layer_manifest(&self, image: &str, entry: &LayerEntry) -> Result<LayerManifest> {
         let path = self.layers().join(format!("{}.json", entry.stem()));
-        let damaged = |reason: String| RootfsError::Damaged {
-            name: image.to_owned(),
-            path: path.clone(),
-            reason,
-        };
+        let damaged = |reason: String| RootfsError::Damaged { name: image.to_owned(), path: path.clone(), reason };
         let text = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))
     }
 
     pub(super) fn listing(&self, image: &str, entry: &LayerEntry) -> Result<Listing> {
         let path = self.layers().join(format!("{}.list", entry.stem()));
-        let damaged = |reason: String| RootfsError::Damaged {
-            name: image.to_owned(),
-            path: path.clone(),
-            reason,
-        };
+        let damaged = |reason: String| RootfsError::Damaged { name: image.to_owned(), path: path.clone(), reason };
         let text = fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
         Listing::from_text(&text).ok_or_else(|| damaged("it is not a listing".into()))
     }
 
     /// The file is there, has its size, and nobody but its owner could have written to it.
     fn check_layer(&self, image: &str, entry: &LayerEntry, path: &Path) -> Result<()> {
-        let damaged = |reason: String| RootfsError::Damaged {
-            name: image.to_owned(),
-            path: path.to_owned(),
-            reason,
-        };
+        let damaged = |reason: String| RootfsError::Damaged { name: image.to_owned(), path: path.to_owned(), reason };
         let metadata = match fs::symlink_metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(RootfsError::HalfBuilt {
-                    name: image.to_owned(),
-                    missing: path.to_owned(),
-                });
+                return Err(RootfsError::HalfBuilt { name: image.to_owned(), missing: path.to_owned() });
             }
             Err(error) => return Err(RootfsError::io("stat", path)(error)),
         };
@@ -302,11 +225,7 @@ impl Store {
             return Err(damaged("it is of another kind than a layer".into()));
         }
         if entry.format == Format::Erofs && metadata.len() != entry.size_bytes {
-            return Err(damaged(format!(
-                "it has {} bytes and should have {}",
-                metadata.len(),
-                entry.size_bytes
-            )));
+            return Err(damaged(format!("it has {} bytes and should have {}", metadata.len(), entry.size_bytes)));
         }
         if metadata.uid() != 0 && metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(damaged("it belongs to another user".into()));
@@ -353,33 +272,23 @@ impl Store {
                 && candidate.recipe_digest == recipe_digest
                 && candidate.below == below
                 && format.is_none_or(|format| candidate.entry.format == format)
-                && self
-                    .check_layer(layer, &candidate.entry, &self.layer_path(&candidate.entry))
-                    .is_ok()
+                && self.check_layer(layer, &candidate.entry, &self.layer_path(&candidate.entry)).is_ok()
         });
         Ok(candidates.max_by_key(|candidate| candidate.built_at))
     }
 
     /// Layers with a readable manifest; others don't count and are swept.
     fn all_layers(&self) -> Result<Vec<LayerManifest>> {
-        let files = file_names(&self.layers())?
-            .into_iter()
-            .filter(|name| name.ends_with(".json"));
+        let files = file_names(&self.layers())?.into_iter().filter(|name| name.ends_with(".json"));
         Ok(files
-            .filter_map(|name| {
-                serde_json::from_slice(&fs::read(self.layers().join(name)).ok()?).ok()
-            })
+            .filter_map(|name| serde_json::from_slice(&fs::read(self.layers().join(name)).ok()?).ok())
             .filter(|layer: &LayerManifest| layer.format_version == FORMAT_VERSION)
             .collect())
     }
 
     fn image_names(&self) -> Result<Vec<String>> {
         let names = file_names(&self.directory.join("images"))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.strip_suffix(".json"))
-            .map(str::to_owned)
-            .collect())
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
     }
 
     /// Clears away what dead builds left. To be called with the lock held: then no build is alive.
@@ -387,11 +296,7 @@ impl Store {
         for name in file_names(&self.tmp())? {
             tree::remove(&self.tmp().join(name))?;
         }
-        let finished: BTreeSet<String> = self
-            .all_layers()?
-            .iter()
-            .map(|layer| layer.entry.stem())
-            .collect();
+        let finished: BTreeSet<String> = self.all_layers()?.iter().map(|layer| layer.entry.stem()).collect();
         let Some(used) = self.used_stems() else {
             return Ok(());
         };
@@ -405,10 +310,7 @@ impl Store {
     }
 
     /// Removes layers that no image stands on and that `which` chooses, by name.
-    pub(super) fn remove_unused_layers(
-        &self,
-        which: &mut dyn FnMut(&LayerEntry) -> bool,
-    ) -> Result<Removed> {
+    pub(super) fn remove_unused_layers(&self, which: &mut dyn FnMut(&LayerEntry) -> bool) -> Result<Removed> {
         let mut removed = Removed::default();
         let Some(used) = self.used_stems() else {
             return Ok(removed);
@@ -419,11 +321,7 @@ impl Store {
                 continue;
             }
             // The manifest first: without it the rest is swept, should this be interrupted.
-            for name in [
-                format!("{stem}.json"),
-                format!("{stem}.list"),
-                layer.entry.file_name(),
-            ] {
+            for name in [format!("{stem}.json"), format!("{stem}.list"), layer.entry.file_name()] {
                 tree::remove(&self.layers().join(name))?;
             }
             removed.layers.push(stem);
@@ -436,24 +334,14 @@ impl Store {
     fn used_stems(&self) -> Option<BTreeSet<String>> {
         let mut used = BTreeSet::new();
         for name in self.image_names().ok()? {
-            used.extend(
-                self.image_manifest(&name)
-                    .ok()?
-                    .layers
-                    .iter()
-                    .map(LayerEntry::stem),
-            );
+            used.extend(self.image_manifest(&name).ok()?.layers.iter().map(LayerEntry::stem));
         }
         Some(used)
     }
 }
 
 /// The digests of the layers that `layer` stands on by its own recipe, out of those of a stack.
-pub(super) fn below_digests(
-    recipes: &Recipes,
-    layer: &str,
-    stack: &[LayerManifest],
-) -> Result<Vec<String>> {
+pub(super) fn below_digests(recipes: &Recipes, layer: &str, stack: &[LayerManifest]) -> Result<Vec<String>> {
     let own = &recipes.get(layer)?.layers;
     let below = stack.iter().filter(|below| own.contains(&below.entry.name));
     Ok(below.map(|below| below.entry.digest.clone()).collect())
@@ -461,9 +349,7 @@ pub(super) fn below_digests(
 
 /// `NAME-DIGEST12` of `NAME-DIGEST12{,.erofs,.list,.json}`.
 fn stem_of(file_name: &str) -> &str {
-    file_name
-        .rsplit_once('.')
-        .map_or(file_name, |(stem, _)| stem)
+    file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem)
 }
 
 /// Sorted; none if the directory doesn't exist.

@@ -20,8 +20,7 @@ pub trait Tools {
     fn find(&self, program: &str) -> Option<PathBuf>;
     /// Runs to the end. `watch` is called several times a second with the tool's newest line; if it returns an
     /// error, the tool and all it has started are killed.
-    fn run(&self, call: &ToolCall, watch: &mut dyn FnMut(Option<&str>) -> Result<()>)
-    -> Result<()>;
+    fn run(&self, call: &ToolCall, watch: &mut dyn FnMut(Option<&str>) -> Result<()>) -> Result<()>;
     /// Whether the tools do what only root may.
     fn needs_root(&self) -> bool;
 }
@@ -56,53 +55,25 @@ pub struct SystemTools {
 
 impl Default for SystemTools {
     fn default() -> SystemTools {
-        let directories = [
-            "/usr/local/sbin",
-            "/usr/local/bin",
-            "/usr/sbin",
-            "/usr/bin",
-            "/sbin",
-            "/bin",
-        ];
-        SystemTools {
-            search: directories.into_iter().map(PathBuf::from).collect(),
-            contained: true,
-        }
+        let directories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        SystemTools { search: directories.into_iter().map(PathBuf::from).collect(), contained: true }
     }
 }
 
 impl Tools for SystemTools {
     fn find(&self, program: &str) -> Option<PathBuf> {
-        self.search
-            .iter()
-            .map(|directory| directory.join(program))
-            .find(|path| path.is_file())
+        self.search.iter().map(|directory| directory.join(program)).find(|path| path.is_file())
     }
 
-    fn run(
-        &self,
-        call: &ToolCall,
-        watch: &mut dyn FnMut(Option<&str>) -> Result<()>,
-    ) -> Result<()> {
+    fn run(&self, call: &ToolCall, watch: &mut dyn FnMut(Option<&str>) -> Result<()>) -> Result<()> {
         let log = File::create(&call.log).map_err(RootfsError::io("create", &call.log))?;
-        let errors = log
-            .try_clone()
-            .map_err(RootfsError::io("share", &call.log))?;
+        let errors = log.try_clone().map_err(RootfsError::io("share", &call.log))?;
         let mut command = self.command(call)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .current_dir(&call.directory);
+        command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir(&call.directory);
         // Ctrl-C at the terminal is for this process; it kills the tool itself.
         command.process_group(0);
-        let child = command
-            .spawn()
-            .map_err(RootfsError::io("run", command.get_program()))?;
-        let mut running = Running {
-            child,
-            ended: false,
-        };
+        let child = command.spawn().map_err(RootfsError::io("run", command.get_program()))?;
+        let mut running = Running { child, ended: false };
         let status = running.wait(&mut Tail::open(&call.log)?, watch)?;
         match status.success() {
             true => Ok(()),
@@ -124,18 +95,8 @@ impl SystemTools {
         let mut words: Vec<OsString> = Vec::new();
         if self.contained {
             // setpriv: unshare dies with this process. unshare: everything below dies with unshare.
-            words.extend([
-                self.path_of("setpriv")?.into(),
-                "--pdeathsig".into(),
-                "KILL".into(),
-                "--".into(),
-            ]);
-            words.extend([
-                self.path_of("unshare")?.into(),
-                "--mount".into(),
-                "--pid".into(),
-                "--fork".into(),
-            ]);
+            words.extend([self.path_of("setpriv")?.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
+            words.extend([self.path_of("unshare")?.into(), "--mount".into(), "--pid".into(), "--fork".into()]);
             words.extend(["--kill-child=KILL".into(), "--mount-proc".into()]);
             if call.inside.is_some() {
                 words.extend(["--net".into(), "--ipc".into()]);
@@ -143,26 +104,16 @@ impl SystemTools {
             words.push("--".into());
         }
         match &call.inside {
-            Some(tree) => words.extend([
-                self.path_of("chroot")?.into(),
-                tree.into(),
-                (&call.program).into(),
-            ]),
+            Some(tree) => words.extend([self.path_of("chroot")?.into(), tree.into(), (&call.program).into()]),
             None => words.push(self.path_of(&call.program)?.into()),
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(&call.args);
         match &call.inside {
-            Some(_) => command
-                .env_clear()
-                .env("PATH", "/usr/sbin:/usr/bin")
-                .env("LC_ALL", "C.UTF-8"),
-            None => command
-                .env(
-                    "PATH",
-                    std::env::join_paths(&self.search).unwrap_or_default(),
-                )
-                .env("LC_ALL", "C.UTF-8"),
+            Some(_) => command.env_clear().env("PATH", "/usr/sbin:/usr/bin").env("LC_ALL", "C.UTF-8"),
+            None => {
+                command.env("PATH", std::env::join_paths(&self.search).unwrap_or_default()).env("LC_ALL", "C.UTF-8")
+            }
         };
         command.envs(call.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
@@ -183,18 +134,10 @@ struct Running {
 }
 
 impl Running {
-    fn wait(
-        &mut self,
-        tail: &mut Tail,
-        watch: &mut dyn FnMut(Option<&str>) -> Result<()>,
-    ) -> Result<ExitStatus> {
+    fn wait(&mut self, tail: &mut Tail, watch: &mut dyn FnMut(Option<&str>) -> Result<()>) -> Result<ExitStatus> {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         loop {
-            if let Some(status) = self
-                .child
-                .try_wait()
-                .map_err(RootfsError::io("wait for", "a tool"))?
-            {
+            if let Some(status) = self.child.try_wait().map_err(RootfsError::io("wait for", "a tool"))? {
                 self.ended = true;
                 return Ok(status);
             }
@@ -222,9 +165,7 @@ struct Tail {
 
 impl Tail {
     fn open(path: &Path) -> Result<Tail> {
-        Ok(Tail {
-            file: File::open(path).map_err(RootfsError::io("open", path))?,
-        })
+        Ok(Tail { file: File::open(path).map_err(RootfsError::io("open", path))? })
     }
 
     fn newest_line(&mut self) -> Option<String> {
@@ -232,11 +173,7 @@ impl Tail {
         // Only for show: a log that can't be read shows nothing.
         self.file.read_to_end(&mut bytes).ok()?;
         let text = String::from_utf8_lossy(&bytes);
-        text.split(['\n', '\r'])
-            .rev()
-            .map(str::trim)
-            .find(|line| !line.is_empty())
-            .map(str::to_owned)
+        text.split(['\n', '\r']).rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
     }
 }
 
@@ -253,15 +190,8 @@ fn last_lines(log: &Path) -> Vec<String> {
         return vec![format!("(its output can't be read: {error})")];
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(LINES_MAX)..]
-        .iter()
-        .map(|line| (*line).to_owned())
-        .collect()
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES_MAX)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 /// SIGINT, SIGTERM and SIGHUP, held back while a build is at work and asked for between its steps.
@@ -303,11 +233,7 @@ pub fn kernel_has_erofs() -> bool {
     if registered.split_whitespace().any(|name| name == "erofs") {
         return true;
     }
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let modules =
-        fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let modules = fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
     modules.contains("/erofs.ko")
 }

@@ -18,9 +18,7 @@ use super::recipe::Link;
 pub const BUILD_EPOCH: i64 = 1_767_225_600;
 
 /// Directories that stay at the top; a package's /boot, /home, /srv… go.
-const TOP_LEVEL: &[&str] = &[
-    "bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt",
-];
+const TOP_LEVEL: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt"];
 
 pub fn make_link(tree: &Path, link: &Link) -> Result<()> {
     let path = tree.join(&link.path);
@@ -78,11 +76,7 @@ pub fn settle_top_level(tree: &Path) -> Result<()> {
         }
     }
     for (name, target) in etc::LINKS {
-        let link = Link {
-            path: (*name).into(),
-            target: (*target).into(),
-            reason: String::new(),
-        };
+        let link = Link { path: (*name).into(), target: (*target).into(), reason: String::new() };
         make_link(tree, &link)?;
     }
     Ok(())
@@ -111,10 +105,7 @@ pub fn remove_empty_directories(directory: &Path) -> Result<bool> {
     let mut is_empty = true;
     for name in names_in(directory)? {
         let path = directory.join(name);
-        let is_directory = path
-            .symlink_metadata()
-            .map_err(RootfsError::io("stat", &path))?
-            .is_dir();
+        let is_directory = path.symlink_metadata().map_err(RootfsError::io("stat", &path))?.is_dir();
         is_empty &= is_directory && remove_empty_directories(&path)?;
     }
     if is_empty {
@@ -148,21 +139,14 @@ pub fn give_to_root(tree: &Path) -> Result<()> {
         if metadata.uid() == 0 && metadata.gid() == 0 {
             return Ok(());
         }
-        std::os::unix::fs::lchown(path, Some(0), Some(0))
-            .map_err(RootfsError::io("change the owner of", path))
+        std::os::unix::fs::lchown(path, Some(0), Some(0)).map_err(RootfsError::io("change the owner of", path))
     })
 }
 
 /// Sets every time, children before their directory. Returns the bytes of all files.
 pub fn settle_times(tree: &Path) -> Result<u64> {
-    let when = Timespec {
-        tv_sec: BUILD_EPOCH,
-        tv_nsec: 0,
-    };
-    let times = Timestamps {
-        last_access: when,
-        last_modification: when,
-    };
+    let when = Timespec { tv_sec: BUILD_EPOCH, tv_nsec: 0 };
+    let times = Timestamps { last_access: when, last_modification: when };
     let mut bytes = 0;
     for_each(tree, &mut |path, metadata| {
         if metadata.is_file() {
@@ -182,9 +166,7 @@ pub fn remove(path: &Path) -> Result<()> {
         Err(error) => Err(error),
     };
     match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(RootfsError::io("remove", path)(error))
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(RootfsError::io("remove", path)(error)),
         _ => Ok(()),
     }
 }
@@ -197,9 +179,7 @@ pub fn make_directory(path: &Path) -> Result<()> {
 type Visit<'a> = dyn FnMut(&Path, &fs::Metadata) -> Result<()> + 'a;
 
 fn for_each(path: &Path, visit: &mut Visit<'_>) -> Result<()> {
-    let metadata = path
-        .symlink_metadata()
-        .map_err(RootfsError::io("stat", path))?;
+    let metadata = path.symlink_metadata().map_err(RootfsError::io("stat", path))?;
     if metadata.is_dir() {
         for name in names_in(path)? {
             for_each(&path.join(name), visit)?;
@@ -210,9 +190,7 @@ fn for_each(path: &Path, visit: &mut Visit<'_>) -> Result<()> {
 
 fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     let entries = fs::read_dir(directory).and_then(|entries| {
-        entries
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect::<std::io::Result<Vec<_>>>()
+        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<std::io::Result<Vec<_>>>()
     });
     entries.map_err(RootfsError::io("read the directory", directory))
 }
@@ -230,8 +208,7 @@ fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .map_err(RootfsError::io("set the mode of", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(RootfsError::io("set the mode of", path))
 }
 
 #[cfg(test)]
@@ -270,11 +247,7 @@ mod tests {
         remove_empty_directories(&tree.join("usr/share/doc")).unwrap();
 
         let listing = Listing::read(tree, &mut |_| Ok(())).unwrap();
-        let paths: Vec<&str> = listing
-            .0
-            .keys()
-            .map(|path| path.to_str().unwrap())
-            .collect();
+        let paths: Vec<&str> = listing.0.keys().map(|path| path.to_str().unwrap()).collect();
         let expected = [
             "bin",
             "dev",
@@ -305,11 +278,7 @@ mod tests {
         ];
         assert_eq!(paths, expected);
         assert!(super::super::scan::forbidden_in(&listing).is_empty());
-        assert!(
-            fs::read_to_string(tree.join("etc/hosts"))
-                .unwrap()
-                .contains("localhost")
-        );
+        assert!(fs::read_to_string(tree.join("etc/hosts")).unwrap().contains("localhost"));
     }
 
     #[test]
@@ -327,9 +296,6 @@ mod tests {
         reduce(tree, &full, &layer).unwrap();
         assert_eq!(read(), layer);
         assert_eq!(settle_times(tree).unwrap(), 1);
-        assert_eq!(
-            tree.join("usr/lib").metadata().unwrap().mtime(),
-            BUILD_EPOCH
-        );
+        assert_eq!(tree.join("usr/lib").metadata().unwrap().mtime(), BUILD_EPOCH);
     }
 }

@@ -52,38 +52,16 @@ impl Store {
         let manifest = self.image_manifest(name)?;
         let mut layers = Vec::new();
         for entry in &manifest.layers {
-            progress.step(&format!(
-                "{name}: verify layer {} ({})",
-                entry.name,
-                megabytes(entry.size_bytes)
-            ));
+            progress.step(&format!("{name}: verify layer {} ({})", entry.name, megabytes(entry.size_bytes)));
             let problems = self.verify_layer(name, entry, progress)?;
-            let LayerEntry {
-                name,
-                digest,
-                size_bytes,
-                ..
-            } = entry.clone();
-            layers.push(LayerReport {
-                name,
-                digest,
-                size_bytes,
-                problems,
-            });
+            let LayerEntry { name, digest, size_bytes, .. } = entry.clone();
+            layers.push(LayerReport { name, digest, size_bytes, problems });
         }
         progress.finish();
-        Ok(Report {
-            image: name.to_owned(),
-            layers,
-        })
+        Ok(Report { image: name.to_owned(), layers })
     }
 
-    fn verify_layer(
-        &self,
-        image: &str,
-        entry: &LayerEntry,
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<Problem>> {
+    fn verify_layer(&self, image: &str, entry: &LayerEntry, progress: &mut dyn Progress) -> Result<Vec<Problem>> {
         let path = self.layer_path(entry);
         let mut done = 0;
         let mut watch = |bytes: u64| -> Result<()> {
@@ -92,9 +70,7 @@ impl Store {
             Ok(())
         };
         let mut problems = Vec::new();
-        let expected = self
-            .layer_manifest(image, entry)
-            .and_then(|layer| Ok((layer, self.listing(image, entry)?)));
+        let expected = self.layer_manifest(image, entry).and_then(|layer| Ok((layer, self.listing(image, entry)?)));
         let listing = match expected {
             Ok((layer, listing)) if layer.listing_digest == listing.digest() => Some(listing),
             Ok(_) | Err(RootfsError::Damaged { .. }) => {
@@ -106,34 +82,19 @@ impl Store {
         let found = match entry.format {
             Format::Erofs => {
                 // What a sound file holds was looked through before it was packed, and is in the listing.
-                problems.extend(
-                    listing
-                        .iter()
-                        .flat_map(forbidden_in)
-                        .map(Problem::Forbidden),
-                );
+                problems.extend(listing.iter().flat_map(forbidden_in).map(Problem::Forbidden));
                 file_sha256(&path, &mut watch)?
             }
             Format::Directory => {
                 let found = Listing::read(&path, &mut watch)?;
                 problems.extend(differences(listing.as_ref(), &found));
                 problems.extend(forbidden_in(&found).into_iter().map(Problem::Forbidden));
-                problems.extend(
-                    attributes_in(&path, &found)?
-                        .into_iter()
-                        .map(Problem::Forbidden),
-                );
+                problems.extend(attributes_in(&path, &found)?.into_iter().map(Problem::Forbidden));
                 found.digest()
             }
         };
         if found != entry.digest {
-            problems.insert(
-                0,
-                Problem::Digest {
-                    expected: entry.digest.clone(),
-                    found,
-                },
-            );
+            problems.insert(0, Problem::Digest { expected: entry.digest.clone(), found });
         }
         Ok(problems)
     }
@@ -151,10 +112,7 @@ fn differences(expected: Option<&Listing>, found: &Listing) -> Vec<Problem> {
             Some(_) => {}
         }
     }
-    let added = found
-        .0
-        .keys()
-        .filter(|path| !expected.0.contains_key(*path));
+    let added = found.0.keys().filter(|path| !expected.0.contains_key(*path));
     problems.extend(added.cloned().map(Problem::Added));
     problems
 }

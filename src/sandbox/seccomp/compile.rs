@@ -5,16 +5,12 @@
 //! one, anything else by an unconditional jump, which reaches everywhere.
 
 use libc::sock_filter;
-use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 use super::{Condition, Denial, NUMBERS, Op, Policy, SyscallVerdict};
 
 #[cfg(not(target_arch = "x86_64"))]
-compile_error!(
-    "the system call filter knows x86_64 only: give `arch` the constants of this architecture"
-);
+compile_error!("the system call filter knows x86_64 only: give `arch` the constants of this architecture");
 
 /// All that is particular to the architecture.
 pub(super) mod arch {
@@ -89,9 +85,7 @@ fn ranges(policy: &Policy, denial: Denial, assembler: &mut Assembler) -> Vec<(u3
     for (number, entry) in policy.entries.iter().enumerate() {
         let target = match &entry.verdict {
             SyscallVerdict::Allow => Target::Return(libc::SECCOMP_RET_ALLOW),
-            SyscallVerdict::AllowUnless(rules) => {
-                assembler.specialise(number as u32, &rules.program)
-            }
+            SyscallVerdict::AllowUnless(rules) => assembler.specialise(number as u32, &rules.program),
             SyscallVerdict::Answer(number) => errno(*number),
             SyscallVerdict::Notify => denied,
         };
@@ -176,15 +170,12 @@ impl Assembler {
         accumulator: Accumulator,
         written: &mut Vec<(usize, Accumulator, Target)>,
     ) -> Target {
-        let before = written
-            .iter()
-            .find(|(other, known, _)| (*other, *known) == (at, accumulator));
+        let before = written.iter().find(|(other, known, _)| (*other, *known) == (at, accumulator));
         if let Some((_, _, target)) = before {
             return *target;
         }
-        let mut follow = |assembler: &mut Self, at, accumulator| {
-            assembler.follow(number, program, at, accumulator, written)
-        };
+        let mut follow =
+            |assembler: &mut Self, at, accumulator| assembler.follow(number, program, at, accumulator, written);
         let sock_filter { code, jt, jf, k } = program[at];
         let next = at + 1;
         let (if_true, if_false) = (next + usize::from(jt), next + usize::from(jf));
@@ -198,11 +189,9 @@ impl Assembler {
                 let then = follow(self, next, Accumulator::Holds(k));
                 self.before(then, code, k)
             }
-            (JUMP_EQUAL, Accumulator::Is(value)) => follow(
-                self,
-                if value == k { if_true } else { if_false },
-                accumulator,
-            ),
+            (JUMP_EQUAL, Accumulator::Is(value)) => {
+                follow(self, if value == k { if_true } else { if_false }, accumulator)
+            }
             (JUMP_EQUAL | JUMP_GREATER | JUMP_GREATER_EQUAL, _) => {
                 let if_true = follow(self, if_true, accumulator);
                 let if_false = follow(self, if_false, accumulator);
@@ -291,25 +280,11 @@ pub(super) fn argument_program(
         arch::TARGET,
     )?;
     let program = seccompiler::BpfProgram::try_from(filter)?;
-    Ok(program
-        .into_iter()
-        .map(|i| sock_filter {
-            code: i.code,
-            jt: i.jt,
-            jf: i.jf,
-            k: i.k,
-        })
-        .collect())
+    Ok(program.into_iter().map(|i| sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect())
 }
 
-fn conditions_of(
-    condition: &Condition,
-) -> Result<Vec<SeccompCondition>, seccompiler::BackendError> {
-    let length = if condition.dword {
-        SeccompCmpArgLen::Dword
-    } else {
-        SeccompCmpArgLen::Qword
-    };
+fn conditions_of(condition: &Condition) -> Result<Vec<SeccompCondition>, seccompiler::BackendError> {
+    let length = if condition.dword { SeccompCmpArgLen::Dword } else { SeccompCmpArgLen::Qword };
     let compare = |op, bits| SeccompCondition::new(condition.arg, length.clone(), op, bits);
     Ok(match &condition.op {
         Op::Eq(value) => vec![compare(SeccompCmpOp::Eq, value.bits)?],
@@ -321,9 +296,8 @@ fn conditions_of(
         Op::MaskedEq { mask, value } => {
             vec![compare(SeccompCmpOp::MaskedEq(mask.bits), value.bits)?]
         }
-        Op::NoneOf(values) => values
-            .iter()
-            .map(|value| compare(SeccompCmpOp::Ne, value.bits))
-            .collect::<Result<_, _>>()?,
+        Op::NoneOf(values) => {
+            values.iter().map(|value| compare(SeccompCmpOp::Ne, value.bits)).collect::<Result<_, _>>()?
+        }
     })
 }

@@ -65,10 +65,7 @@ fn constants() -> impl Iterator<Item = (&'static str, u64)> {
 
 pub(super) fn constant(word: &str) -> Option<Value> {
     let (name, bits) = constants().find(|(name, _)| *name == word)?;
-    Some(Value {
-        bits,
-        name: Some(name),
-    })
+    Some(Value { bits, name: Some(name) })
 }
 
 pub(super) fn constant_names() -> impl Iterator<Item = &'static str> {
@@ -76,10 +73,7 @@ pub(super) fn constant_names() -> impl Iterator<Item = &'static str> {
 }
 
 pub(super) fn errno(word: &str) -> Option<Errno> {
-    ERRNOS
-        .iter()
-        .find(|(name, _)| *name == word)
-        .map(|(_, errno)| *errno)
+    ERRNOS.iter().find(|(name, _)| *name == word).map(|(_, errno)| *errno)
 }
 
 pub(super) fn errno_names() -> impl Iterator<Item = &'static str> {

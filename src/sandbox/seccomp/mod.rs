@@ -36,6 +36,8 @@ use std::sync::{Arc, LazyLock};
 use nix::errno::Errno;
 use syscalls::Sysno;
 
+use crate::words::profile::SyscallAddition;
+
 pub use compile::Program;
 pub use policy::PolicyError;
 
@@ -119,14 +121,6 @@ pub enum Denial {
     Errno,
 }
 
-/// A call that a language's profile needs beyond the common policy.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Addition {
-    pub syscall: String,
-    pub why: String,
-}
-
 /// A line of the policy's table.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -139,11 +133,10 @@ pub struct Row {
 impl Policy {
     /// The policy of `sandbox-profiles/seccomp.toml`, as it was when this was built. A test holds that it parses.
     pub fn embedded() -> &'static Policy {
-        static POLICY: LazyLock<Policy> =
-            LazyLock::new(|| match Policy::parse(EMBEDDED, EMBEDDED_FILE) {
-                Ok(policy) => policy,
-                Err(error) => panic!("{error}"),
-            });
+        static POLICY: LazyLock<Policy> = LazyLock::new(|| match Policy::parse(EMBEDDED, EMBEDDED_FILE) {
+            Ok(policy) => policy,
+            Err(error) => panic!("{error}"),
+        });
         &POLICY
     }
 
@@ -154,7 +147,7 @@ impl Policy {
 
     /// The same policy with denied calls allowed. Adding what is allowed anyway changes nothing; what the policy marks as
     /// permanent and calls with argument rules can't be added.
-    pub fn with(&self, additions: &[Addition]) -> Result<Policy, PolicyError> {
+    pub fn with(&self, additions: &[SyscallAddition]) -> Result<Policy, PolicyError> {
         let mut policy = self.clone();
         for addition in additions {
             policy.add(addition)?;
@@ -162,7 +155,7 @@ impl Policy {
         Ok(policy)
     }
 
-    fn add(&mut self, addition: &Addition) -> Result<(), PolicyError> {
+    fn add(&mut self, addition: &SyscallAddition) -> Result<(), PolicyError> {
         let name = &addition.syscall;
         let refuse = |message: String| Err(PolicyError::in_addition(name, message));
         let Some(number) = policy::number(name) else {
@@ -179,11 +172,7 @@ impl Policy {
             }
             _ if entry.permanent => return refuse(format!("can't be added: {}", entry.why)),
             SyscallVerdict::Answer(_) | SyscallVerdict::Notify => {
-                *entry = Entry {
-                    verdict: SyscallVerdict::Allow,
-                    why: addition.why.as_str().into(),
-                    permanent: false,
-                };
+                *entry = Entry { verdict: SyscallVerdict::Allow, why: addition.why.as_str().into(), permanent: false };
             }
         }
         Ok(())
@@ -197,21 +186,14 @@ impl Policy {
     /// The verdict on a number; what no kernel table knows is answered `ENOSYS`.
     pub fn verdict(&self, number: u32) -> SyscallVerdict {
         let entry = self.entries.get(number as usize);
-        entry.map_or(SyscallVerdict::Answer(Errno::ENOSYS), |entry| {
-            entry.verdict.clone()
-        })
+        entry.map_or(SyscallVerdict::Answer(Errno::ENOSYS), |entry| entry.verdict.clone())
     }
 
     /// Every call the kernel table knows, in the order of numbers.
     pub fn table(&self) -> Vec<Row> {
         let row = |(number, entry): (usize, &Entry)| {
             let name = Sysno::new(number)?.name();
-            Some(Row {
-                number: number as u32,
-                name,
-                verdict: entry.verdict.clone(),
-                why: entry.why.to_string(),
-            })
+            Some(Row { number: number as u32, name, verdict: entry.verdict.clone(), why: entry.why.to_string() })
         };
         self.entries.iter().enumerate().filter_map(row).collect()
     }
@@ -276,4 +258,34 @@ impl fmt::Display for Value {
             None => write!(f, "{:#x}", self.bits),
         }
     }
+}
+
+/// The policy in words, for `--dry-run`: a line for each verdict, and the profile's additions with their reasons.
+pub fn describe(additions: &[SyscallAddition], notify: bool) -> Vec<String> {
+    let policy = match Policy::embedded().with(additions) {
+        Ok(policy) => policy,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut groups: Vec<(String, Vec<&'static str>)> = Vec::new();
+    let mut lines: Vec<String> =
+        additions.iter().map(|addition| format!("added {}: {}", addition.syscall, addition.why)).collect();
+    for row in policy.table() {
+        let heading = match row.verdict {
+            SyscallVerdict::Allow => "allow".to_owned(),
+            SyscallVerdict::AllowUnless(_) => {
+                lines.push(format!("allow {} {}", row.name, row.verdict));
+                continue;
+            }
+            SyscallVerdict::Answer(errno) => format!("{errno:?}"),
+            SyscallVerdict::Notify if notify => "EPERM and reported".to_owned(),
+            SyscallVerdict::Notify => "EPERM".to_owned(),
+        };
+        match groups.iter_mut().find(|(known, _)| *known == heading) {
+            Some((_, names)) => names.push(row.name),
+            None => groups.push((heading, vec![row.name])),
+        }
+    }
+    lines.extend(groups.into_iter().map(|(heading, names)| format!("{heading}: {}", names.join(" "))));
+    lines.push("any other number: ENOSYS; a foreign ABI: killed".to_owned());
+    lines
 }

@@ -6,9 +6,7 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use syscalls::Sysno;
 
-use super::{
-    ArgumentRules, Condition, Entry, NUMBERS, Op, Policy, SyscallVerdict, Value, compile, constants,
-};
+use super::{ArgumentRules, Condition, Entry, NUMBERS, Op, Policy, SyscallVerdict, Value, compile, constants};
 
 /// What is wrong with a policy or an addition, and where.
 #[derive(Debug, thiserror::Error)]
@@ -23,19 +21,12 @@ pub struct PolicyError {
 
 impl PolicyError {
     pub(super) fn in_addition(name: &str, message: String) -> Self {
-        PolicyError {
-            place: format!("addition `{name}`"),
-            message,
-            nearest: None,
-        }
+        PolicyError { place: format!("addition `{name}`"), message, nearest: None }
     }
 
     pub(super) fn unknown_addition(name: &str) -> Self {
         let nearest = nearest(name, syscall_names());
-        PolicyError {
-            nearest,
-            ..Self::in_addition(name, "no such system call".into())
-        }
+        PolicyError { nearest, ..Self::in_addition(name, "no such system call".into()) }
     }
 }
 
@@ -97,32 +88,14 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, PolicyError> {
 
     let mut entries: Vec<Option<Entry>> = vec![None; NUMBERS as usize];
     for group in &parsed.allow {
-        reader.group(
-            &mut entries,
-            group.why,
-            group.syscalls,
-            SyscallVerdict::Allow,
-            false,
-        )?;
+        reader.group(&mut entries, group.why, group.syscalls, SyscallVerdict::Allow, false)?;
     }
     for group in &parsed.answer {
         let verdict = SyscallVerdict::Answer(reader.errno(group.errno)?);
-        reader.group(
-            &mut entries,
-            group.why,
-            group.syscalls,
-            verdict,
-            group.permanent,
-        )?;
+        reader.group(&mut entries, group.why, group.syscalls, verdict, group.permanent)?;
     }
     for group in &parsed.deny {
-        reader.group(
-            &mut entries,
-            group.why,
-            group.syscalls,
-            SyscallVerdict::Notify,
-            group.permanent,
-        )?;
+        reader.group(&mut entries, group.why, group.syscalls, SyscallVerdict::Notify, group.permanent)?;
     }
     let mut instructions = 0;
     for argument in &parsed.argument {
@@ -135,36 +108,19 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, PolicyError> {
         let verdict = SyscallVerdict::AllowUnless(Arc::new(rules));
         reader.group(&mut entries, argument.why, argument.syscall, verdict, false)?;
     }
-    Ok(Policy {
-        entries: with_defaults(entries),
-    })
+    Ok(Policy { entries: with_defaults(entries) })
 }
 
 /// What the file says nothing about: denied if the kernel's table knows it, otherwise unknown here as well.
 fn with_defaults(entries: Vec<Option<Entry>>) -> Vec<Entry> {
-    let entry = |verdict, why: &str| Entry {
-        verdict,
-        why: why.into(),
-        permanent: false,
-    };
+    let entry = |verdict, why: &str| Entry { verdict, why: why.into(), permanent: false };
     let unnamed = entry(SyscallVerdict::Notify, "not named by the policy");
-    let unknown = entry(
-        SyscallVerdict::Answer(Errno::ENOSYS),
-        "not in the kernel's table",
-    );
+    let unknown = entry(SyscallVerdict::Answer(Errno::ENOSYS), "not in the kernel's table");
     let known = |number| Sysno::new(number).is_some();
     let default = |number| {
-        if known(number) {
-            unnamed.clone()
-        } else {
-            unknown.clone()
-        }
+        if known(number) { unnamed.clone() } else { unknown.clone() }
     };
-    entries
-        .into_iter()
-        .enumerate()
-        .map(|(number, entry)| entry.unwrap_or_else(|| default(number)))
-        .collect()
+    entries.into_iter().enumerate().map(|(number, entry)| entry.unwrap_or_else(|| default(number))).collect()
 }
 
 /// The text under its name, for errors that say where.
@@ -176,43 +132,23 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// An error at a word, which is a part of the text.
     fn error(&self, word: &str, message: String) -> PolicyError {
-        self.error_at(
-            word.as_ptr()
-                .addr()
-                .saturating_sub(self.text.as_ptr().addr()),
-            message,
-        )
+        self.error_at(word.as_ptr().addr().saturating_sub(self.text.as_ptr().addr()), message)
     }
 
     fn error_at(&self, offset: usize, message: String) -> PolicyError {
         let before = self.text.as_bytes().iter().take(offset);
         let line = 1 + before.filter(|byte| **byte == b'\n').count();
-        PolicyError {
-            place: format!("{}:{line}", self.file),
-            message,
-            nearest: None,
-        }
+        PolicyError { place: format!("{}:{line}", self.file), message, nearest: None }
     }
 
-    fn unknown(
-        &self,
-        what: &str,
-        word: &str,
-        valid: impl Iterator<Item = &'static str>,
-    ) -> PolicyError {
-        PolicyError {
-            nearest: nearest(word, valid),
-            ..self.error(word, format!("no such {what}: `{word}`"))
-        }
+    fn unknown(&self, what: &str, word: &str, valid: impl Iterator<Item = &'static str>) -> PolicyError {
+        PolicyError { nearest: nearest(word, valid), ..self.error(word, format!("no such {what}: `{word}`")) }
     }
 
     /// serde's message names the word it could not use and those it could, all in backticks.
     fn toml_error(&self, error: &toml::de::Error) -> PolicyError {
         let message = error.message().trim_end();
-        let error = self.error_at(
-            error.span().map_or(0, |span| span.start),
-            message.replace('\n', ", "),
-        );
+        let error = self.error_at(error.span().map_or(0, |span| span.start), message.replace('\n', ", "));
         let mut quoted = message.split('`').skip(1).step_by(2);
         let nearest = match quoted.next() {
             Some(word) if message.starts_with("unknown ") => nearest(word, quoted),
@@ -233,11 +169,7 @@ impl<'a> Reader<'a> {
         if why.trim().is_empty() {
             return Err(self.error(why, "a reason is wanted: `why` is empty".into()));
         }
-        let entry = Entry {
-            verdict,
-            why: why.into(),
-            permanent,
-        };
+        let entry = Entry { verdict, why: why.into(), permanent };
         for name in words(syscalls) {
             let slot = &mut entries[self.number(name)? as usize];
             if slot.is_some() {
@@ -263,18 +195,10 @@ impl<'a> Reader<'a> {
             let message = "`deny` is empty: name the call in [[allow]] instead";
             return Err(self.error(argument.syscall, message.into()));
         }
-        let deny = argument
-            .deny
-            .iter()
-            .map(|rule| self.rule(rule))
-            .collect::<Result<Vec<_>, _>>()?;
+        let deny = argument.deny.iter().map(|rule| self.rule(rule)).collect::<Result<Vec<_>, _>>()?;
         let program = compile::argument_program(number, errno, &deny);
         let program = program.map_err(|error| self.error(argument.syscall, error.to_string()))?;
-        Ok(ArgumentRules {
-            errno,
-            deny,
-            program,
-        })
+        Ok(ArgumentRules { errno, deny, program })
     }
 
     /// `CONDITION and CONDITION ...`
@@ -283,10 +207,7 @@ impl<'a> Reader<'a> {
         if words.is_empty() {
             return Err(self.error(rule, "a rule without conditions".into()));
         }
-        words
-            .split(|word| *word == "and")
-            .map(|words| self.condition(rule, words))
-            .collect()
+        words.split(|word| *word == "and").map(|words| self.condition(rule, words)).collect()
     }
 
     /// `argN:WIDTH OPERATOR VALUE`
@@ -306,19 +227,13 @@ impl<'a> Reader<'a> {
             ["&", mask, "=", word] => {
                 let (mask, value) = (value(mask)?, value(word)?);
                 if value.bits & !mask.bits != 0 {
-                    return Err(self.error(
-                        word,
-                        format!("never holds: {value} has bits that {mask} has not"),
-                    ));
+                    return Err(self.error(word, format!("never holds: {value} has bits that {mask} has not")));
                 }
                 Op::MaskedEq { mask, value }
             }
-            ["none", "of", words @ ..] if !words.is_empty() => Op::NoneOf(
-                words
-                    .iter()
-                    .map(|word| value(word))
-                    .collect::<Result<_, _>>()?,
-            ),
+            ["none", "of", words @ ..] if !words.is_empty() => {
+                Op::NoneOf(words.iter().map(|word| value(word)).collect::<Result<_, _>>()?)
+            }
             _ => {
                 let message = format!(
                     "after `{argument}` comes = != < <= > >= with a value, `& MASK = VALUE` or `none of VALUES`"
@@ -330,20 +245,15 @@ impl<'a> Reader<'a> {
     }
 
     fn argument_word(&self, word: &str) -> Result<(u8, bool), PolicyError> {
-        let parts = word
-            .strip_prefix("arg")
-            .and_then(|rest| rest.split_once(':'));
-        let parts =
-            parts.and_then(|(arg, width)| Some((arg.parse().ok().filter(|arg| *arg < 6)?, width)));
+        let parts = word.strip_prefix("arg").and_then(|rest| rest.split_once(':'));
+        let parts = parts.and_then(|(arg, width)| Some((arg.parse().ok().filter(|arg| *arg < 6)?, width)));
         match parts {
             Some((arg, "32")) => Ok((arg, true)),
             Some((arg, "64")) => Ok((arg, false)),
-            _ => Err(self.error(
-                word,
-                format!(
-                    "an argument is arg0 to arg5 with its width, as in `arg1:32`, not `{word}`"
-                ),
-            )),
+            _ => {
+                Err(self
+                    .error(word, format!("an argument is arg0 to arg5 with its width, as in `arg1:32`, not `{word}`")))
+            }
         }
     }
 
@@ -353,18 +263,13 @@ impl<'a> Reader<'a> {
                 Some(digits) => u64::from_str_radix(digits, 16),
                 None => word.parse(),
             };
-            let bits =
-                bits.map_err(|error| self.error(word, format!("not a number: `{word}`, {error}")))?;
+            let bits = bits.map_err(|error| self.error(word, format!("not a number: `{word}`, {error}")))?;
             Value { bits, name: None }
         } else {
-            constants::constant(word)
-                .ok_or_else(|| self.unknown("constant", word, constants::constant_names()))?
+            constants::constant(word).ok_or_else(|| self.unknown("constant", word, constants::constant_names()))?
         };
         if dword && u32::try_from(value.bits).is_err() {
-            return Err(self.error(
-                word,
-                format!("{value} does not fit the 32 bits that are compared"),
-            ));
+            return Err(self.error(word, format!("{value} does not fit the 32 bits that are compared")));
         }
         Ok(value)
     }
@@ -372,9 +277,7 @@ impl<'a> Reader<'a> {
 
 /// What stands between white space, without comments.
 fn words(list: &str) -> impl Iterator<Item = &str> {
-    list.lines()
-        .flat_map(|line| line.split('#').next())
-        .flat_map(str::split_ascii_whitespace)
+    list.lines().flat_map(|line| line.split('#').next()).flat_map(str::split_ascii_whitespace)
 }
 
 pub(super) fn number(name: &str) -> Option<u32> {
@@ -382,9 +285,7 @@ pub(super) fn number(name: &str) -> Option<u32> {
 }
 
 fn syscall_names() -> impl Iterator<Item = &'static str> {
-    (0..NUMBERS as usize)
-        .filter_map(Sysno::new)
-        .map(|sysno| sysno.name())
+    (0..NUMBERS as usize).filter_map(Sysno::new).map(|sysno| sysno.name())
 }
 
 /// The word that was meant, if one is near enough to be believed.

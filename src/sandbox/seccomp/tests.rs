@@ -22,18 +22,13 @@ struct Call {
 
 impl Call {
     fn new(name: &str, args: &[u64]) -> Call {
-        let mut call =
-            Call::number(policy::number(name).unwrap_or_else(|| panic!("no system call {name}")));
+        let mut call = Call::number(policy::number(name).unwrap_or_else(|| panic!("no system call {name}")));
         call.args[..args.len()].copy_from_slice(args);
         call
     }
 
     fn number(number: u32) -> Call {
-        Call {
-            number,
-            arch: arch::AUDIT,
-            args: [0; 6],
-        }
+        Call { number, arch: arch::AUDIT, args: [0; 6] }
     }
 
     /// A word of `struct seccomp_data`.
@@ -76,10 +71,7 @@ fn errno_of(action: u32) -> Option<Errno> {
 fn answer(name: &str, args: &[u64]) -> Option<Errno> {
     let program = Policy::embedded().compile(Denial::Errno);
     let action = run(program.instructions(), Call::new(name, args));
-    assert!(
-        action == libc::SECCOMP_RET_ALLOW || errno_of(action).is_some(),
-        "{name}: {action:#x}"
-    );
+    assert!(action == libc::SECCOMP_RET_ALLOW || errno_of(action).is_some(), "{name}: {action:#x}");
     errno_of(action)
 }
 
@@ -87,11 +79,7 @@ fn answer(name: &str, args: &[u64]) -> Option<Errno> {
 
 fn holds(condition: &Condition, args: &[u64; 6]) -> bool {
     let arg = args[usize::from(condition.arg)];
-    let arg = if condition.dword {
-        arg & 0xffff_ffff
-    } else {
-        arg
-    };
+    let arg = if condition.dword { arg & 0xffff_ffff } else { arg };
     match &condition.op {
         Op::Eq(value) => arg == value.bits,
         Op::Ne(value) => arg != value.bits,
@@ -112,15 +100,8 @@ fn expected(policy: &Policy, denial: Denial, call: Call) -> u32 {
     match policy.verdict(call.number) {
         SyscallVerdict::Allow => libc::SECCOMP_RET_ALLOW,
         SyscallVerdict::AllowUnless(rules) => {
-            let denied = rules
-                .deny
-                .iter()
-                .any(|rule| rule.iter().all(|condition| holds(condition, &call.args)));
-            if denied {
-                errno(rules.errno)
-            } else {
-                libc::SECCOMP_RET_ALLOW
-            }
+            let denied = rules.deny.iter().any(|rule| rule.iter().all(|condition| holds(condition, &call.args)));
+            if denied { errno(rules.errno) } else { libc::SECCOMP_RET_ALLOW }
         }
         SyscallVerdict::Answer(other) => errno(other),
         SyscallVerdict::Notify if denial == Denial::Notify => libc::SECCOMP_RET_USER_NOTIF,
@@ -129,24 +110,12 @@ fn expected(policy: &Policy, denial: Denial, call: Call) -> u32 {
 }
 
 fn policy_of(verdicts: Vec<SyscallVerdict>) -> Policy {
-    let entry = |verdict| Entry {
-        verdict,
-        why: "test".into(),
-        permanent: false,
-    };
-    Policy {
-        entries: verdicts.into_iter().map(entry).collect(),
-    }
+    let entry = |verdict| Entry { verdict, why: "test".into(), permanent: false };
+    Policy { entries: verdicts.into_iter().map(entry).collect() }
 }
 
 fn all_numbers() -> impl Iterator<Item = u32> {
-    let x32 = [
-        arch::X32 - 1,
-        arch::X32,
-        arch::X32 + 1,
-        arch::X32 + 521,
-        0x7fff_ffff,
-    ];
+    let x32 = [arch::X32 - 1, arch::X32, arch::X32 + 1, arch::X32 + 521, 0x7fff_ffff];
     let negative = [0x8000_0000, 0xc000_0000, u32::MAX - 1, u32::MAX];
     (0..=600).chain(x32).chain(negative)
 }
@@ -176,11 +145,7 @@ fn random_policy() -> impl Strategy<Value = Policy> {
             if let SyscallVerdict::AllowUnless(rules) = verdict {
                 let (errno, deny) = (rules.errno, rules.deny.clone());
                 let program = compile::argument_program(number as u32, errno, &deny).unwrap();
-                let rules = ArgumentRules {
-                    errno,
-                    deny,
-                    program,
-                };
+                let rules = ArgumentRules { errno, deny, program };
                 *verdict = SyscallVerdict::AllowUnless(Arc::new(rules));
             }
         }
@@ -248,10 +213,7 @@ proptest! {
 
 fn interesting_values() -> Vec<u64> {
     let named = constants::constant_names().map(|name| constants::constant(name).unwrap().bits);
-    named
-        .chain(0..20)
-        .chain([132, 262, 1039, 1040, 0xffff_ffff, u64::MAX])
-        .collect()
+    named.chain(0..20).chain([132, 262, 1039, 1040, 0xffff_ffff, u64::MAX]).collect()
 }
 
 #[test]
@@ -269,28 +231,13 @@ fn every_operator_compares_as_it_is_named() {
     for (op, compare) in ops {
         for (dword, value) in [(true, 5), (false, 5), (false, wide)] {
             let rule = format!("arg5:{} {op} {value:#x}", if dword { 32 } else { 64 });
-            let text = format!(
-                "[[argument]]\nsyscall = \"read\"\nerrno = \"EINVAL\"\nwhy = \"x\"\ndeny = [\"{rule}\"]"
-            );
+            let text =
+                format!("[[argument]]\nsyscall = \"read\"\nerrno = \"EINVAL\"\nwhy = \"x\"\ndeny = [\"{rule}\"]");
             let program = Policy::parse(&text, "test").unwrap().compile(Denial::Errno);
-            for arg in [
-                0,
-                4,
-                5,
-                6,
-                wide - 1,
-                wide,
-                wide + 1,
-                0x2_0000_0000,
-                u64::MAX,
-            ] {
+            for arg in [0, 4, 5, 6, wide - 1, wide, wide + 1, 0x2_0000_0000, u64::MAX] {
                 let call = Call::new("read", &[0, 0, 0, 0, 0, arg]);
                 let denied = compare(if dword { arg & 0xffff_ffff } else { arg }, value);
-                assert_eq!(
-                    errno_of(run(program.instructions(), call)).is_some(),
-                    denied,
-                    "{rule} {arg:#x}"
-                );
+                assert_eq!(errno_of(run(program.instructions(), call)).is_some(), denied, "{rule} {arg:#x}");
             }
         }
     }
@@ -301,17 +248,8 @@ fn every_operator_compares_as_it_is_named() {
 #[test]
 fn terminal_injection_is_denied_whatever_the_high_bits() {
     for high in [0, 1 << 32, 0xdead_beef << 32, u64::MAX << 32] {
-        for command in [
-            libc::TIOCSTI,
-            libc::TIOCLINUX,
-            libc::TIOCSETD,
-            libc::TIOCCONS,
-        ] {
-            assert_eq!(
-                answer("ioctl", &[0, command | high]),
-                Some(Errno::ENOTTY),
-                "{command:#x} {high:#x}"
-            );
+        for command in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD, libc::TIOCCONS] {
+            assert_eq!(answer("ioctl", &[0, command | high]), Some(Errno::ENOTTY), "{command:#x} {high:#x}");
         }
         assert_eq!(answer("ioctl", &[0, libc::TCGETS | high]), None);
     }
@@ -319,30 +257,15 @@ fn terminal_injection_is_denied_whatever_the_high_bits() {
 
 #[test]
 fn clone_makes_threads_and_processes_but_no_namespaces() {
-    let thread = libc::CLONE_VM
-        | libc::CLONE_FS
-        | libc::CLONE_FILES
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD;
+    let thread = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
     let vfork = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     for flags in [libc::SIGCHLD, thread, vfork] {
         assert_eq!(answer("clone", &[flags as u64]), None, "{flags:#x}");
         // Every bit that unshare(2) knows as a namespace.
-        for namespace in [
-            0x80,
-            0x0002_0000,
-            0x0200_0000,
-            0x0400_0000,
-            0x0800_0000,
-            0x1000_0000,
-            0x2000_0000,
-            0x4000_0000,
-        ] {
-            assert_eq!(
-                answer("clone", &[flags as u64 | namespace]),
-                Some(Errno::EPERM),
-                "{flags:#x} {namespace:#x}"
-            );
+        for namespace in
+            [0x80, 0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
+        {
+            assert_eq!(answer("clone", &[flags as u64 | namespace]), Some(Errno::EPERM), "{flags:#x} {namespace:#x}");
         }
     }
     assert_eq!(answer("clone3", &[]), Some(Errno::ENOSYS));
@@ -353,11 +276,7 @@ fn clone_makes_threads_and_processes_but_no_namespaces() {
 fn sockets_are_unix_tcp_and_udp() {
     let unix = libc::AF_UNIX as u64;
     let (inet, inet6) = (libc::AF_INET as u64, libc::AF_INET6 as u64);
-    for flags in [
-        0,
-        libc::SOCK_CLOEXEC as u64,
-        (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64,
-    ] {
+    for flags in [0, libc::SOCK_CLOEXEC as u64, (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64] {
         for kind in [1, 2, 5] {
             assert_eq!(answer("socket", &[unix, kind | flags, 0]), None);
         }
@@ -366,37 +285,19 @@ fn sockets_are_unix_tcp_and_udp() {
             assert_eq!(answer("socket", &[family, 1 | flags, 6]), None);
             assert_eq!(answer("socket", &[family, 2 | flags, 17]), None);
             for kind in (3..16).map(|kind| kind | flags) {
-                assert_eq!(
-                    answer("socket", &[family, kind, 0]),
-                    Some(Errno::EAFNOSUPPORT),
-                    "type {kind}"
-                );
+                assert_eq!(answer("socket", &[family, kind, 0]), Some(Errno::EAFNOSUPPORT), "type {kind}");
             }
             for protocol in [1, 58, 115, 132, 136, 256, 262] {
-                assert_eq!(
-                    answer("socket", &[family, 1 | flags, protocol]),
-                    Some(Errno::EAFNOSUPPORT)
-                );
+                assert_eq!(answer("socket", &[family, 1 | flags, protocol]), Some(Errno::EAFNOSUPPORT));
             }
         }
     }
     for family in (0..64).filter(|family| ![unix, inet, inet6].contains(family)) {
-        assert_eq!(
-            answer("socket", &[family, 1, 0]),
-            Some(Errno::EAFNOSUPPORT),
-            "family {family}"
-        );
-        assert_eq!(
-            answer("socket", &[family | 1 << 32, 2, 0]),
-            Some(Errno::EAFNOSUPPORT),
-            "family {family}"
-        );
+        assert_eq!(answer("socket", &[family, 1, 0]), Some(Errno::EAFNOSUPPORT), "family {family}");
+        assert_eq!(answer("socket", &[family | 1 << 32, 2, 0]), Some(Errno::EAFNOSUPPORT), "family {family}");
     }
     for family in 0..64 {
-        assert_eq!(
-            answer("socketpair", &[family, 1, 0]).is_none(),
-            family == unix
-        );
+        assert_eq!(answer("socketpair", &[family, 1, 0]).is_none(), family == unix);
     }
 }
 
@@ -406,20 +307,9 @@ fn core_limits_are_read_only() {
     assert_eq!(answer("setrlimit", &[core, 0x1000]), Some(Errno::EPERM));
     assert_eq!(answer("prlimit64", &[0, core, 0, 0x1000]), None);
     for pointer in [1, 0x1000, 0x7fff_0000_0000, 1 << 32] {
-        assert_eq!(
-            answer("prlimit64", &[0, core, pointer, 0]),
-            Some(Errno::EPERM),
-            "{pointer:#x}"
-        );
-        assert_eq!(
-            answer("prlimit64", &[0, core | 1 << 32, pointer, 0]),
-            Some(Errno::EPERM),
-            "{pointer:#x}"
-        );
-        assert_eq!(
-            answer("prlimit64", &[0, libc::RLIMIT_STACK as u64, pointer, 0]),
-            None
-        );
+        assert_eq!(answer("prlimit64", &[0, core, pointer, 0]), Some(Errno::EPERM), "{pointer:#x}");
+        assert_eq!(answer("prlimit64", &[0, core | 1 << 32, pointer, 0]), Some(Errno::EPERM), "{pointer:#x}");
+        assert_eq!(answer("prlimit64", &[0, libc::RLIMIT_STACK as u64, pointer, 0]), None);
     }
 }
 
@@ -429,50 +319,23 @@ fn subsets_hold() {
     assert_eq!(answer("personality", &[0]), None);
     assert_eq!(answer("personality", &[0x0040_0000]), Some(Errno::EPERM));
     assert_eq!(answer("prctl", &[libc::PR_SET_NAME as u64]), None);
-    for option in [
-        libc::PR_SET_SECCOMP,
-        libc::PR_SET_MM,
-        libc::PR_SET_SPECULATION_CTRL,
-        libc::PR_CAP_AMBIENT,
-    ] {
+    for option in [libc::PR_SET_SECCOMP, libc::PR_SET_MM, libc::PR_SET_SPECULATION_CTRL, libc::PR_CAP_AMBIENT] {
         assert_eq!(answer("prctl", &[option as u64]), Some(Errno::EINVAL));
-        assert_eq!(
-            answer("prctl", &[option as u64 | 1 << 40]),
-            Some(Errno::EINVAL)
-        );
+        assert_eq!(answer("prctl", &[option as u64 | 1 << 40]), Some(Errno::EINVAL));
     }
-    assert_eq!(
-        answer("mknodat", &[0, 0, u64::from(libc::S_IFIFO) | 0o644]),
-        None
-    );
-    assert_eq!(
-        answer("mknodat", &[0, 0, u64::from(libc::S_IFCHR) | 0o644]),
-        Some(Errno::EPERM)
-    );
-    assert_eq!(
-        answer("mknod", &[0, u64::from(libc::S_IFBLK) | 0o644]),
-        Some(Errno::EPERM)
-    );
+    assert_eq!(answer("mknodat", &[0, 0, u64::from(libc::S_IFIFO) | 0o644]), None);
+    assert_eq!(answer("mknodat", &[0, 0, u64::from(libc::S_IFCHR) | 0o644]), Some(Errno::EPERM));
+    assert_eq!(answer("mknod", &[0, u64::from(libc::S_IFBLK) | 0o644]), Some(Errno::EPERM));
     assert_eq!(answer("fcntl", &[0, libc::F_SETLK as u64]), None);
-    assert_eq!(
-        answer("fcntl", &[0, libc::F_SETLEASE as u64]),
-        Some(Errno::EINVAL)
-    );
+    assert_eq!(answer("fcntl", &[0, libc::F_SETLEASE as u64]), Some(Errno::EINVAL));
 }
 
 #[test]
 fn every_known_call_is_named() {
-    let unnamed: Vec<_> = Policy::embedded()
-        .table()
-        .into_iter()
-        .filter(|row| row.why.starts_with("not named"))
-        .collect();
+    let unnamed: Vec<_> =
+        Policy::embedded().table().into_iter().filter(|row| row.why.starts_with("not named")).collect();
     let names: Vec<_> = unnamed.iter().map(|row| row.name).collect();
-    assert!(
-        names.is_empty(),
-        "{EMBEDDED_FILE} decides nothing about: {}",
-        names.join(" ")
-    );
+    assert!(names.is_empty(), "{EMBEDDED_FILE} decides nothing about: {}", names.join(" "));
 }
 
 #[test]
@@ -484,10 +347,7 @@ fn the_table_is_the_golden_one() {
         std::fs::write(&path, &table).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    let differs = table
-        .lines()
-        .zip(golden.lines().chain(std::iter::repeat("")))
-        .find(|(ours, theirs)| ours != theirs);
+    let differs = table.lines().zip(golden.lines().chain(std::iter::repeat(""))).find(|(ours, theirs)| ours != theirs);
     assert!(
         table == golden,
         "the policy's table is no longer tests/golden/seccomp-table.txt, first at\n  now:    {}\n  golden: {}\n\
@@ -505,28 +365,16 @@ fn names_of_numbers() {
 
 // --- Additions and errors ---------------------------------------------------------------------------------------------
 
-fn addition(syscall: &str) -> Vec<Addition> {
-    vec![Addition {
-        syscall: syscall.into(),
-        why: "a test".into(),
-    }]
+fn addition(syscall: &str) -> Vec<SyscallAddition> {
+    vec![SyscallAddition { syscall: syscall.into(), why: "a test".into() }]
 }
 
 #[test]
 fn additions_lift_denials() {
     let policy = Policy::embedded().with(&addition("ptrace")).unwrap();
     let ptrace = Call::new("ptrace", &[]);
-    assert_eq!(
-        run(policy.compile(Denial::Notify).instructions(), ptrace),
-        libc::SECCOMP_RET_ALLOW
-    );
-    assert_eq!(
-        run(
-            Policy::embedded().compile(Denial::Notify).instructions(),
-            ptrace
-        ),
-        libc::SECCOMP_RET_USER_NOTIF
-    );
+    assert_eq!(run(policy.compile(Denial::Notify).instructions(), ptrace), libc::SECCOMP_RET_ALLOW);
+    assert_eq!(run(Policy::embedded().compile(Denial::Notify).instructions(), ptrace), libc::SECCOMP_RET_USER_NOTIF);
     assert_eq!(policy.table()[101].why, "a test");
     assert!(Policy::embedded().with(&addition("inotify_init1")).is_ok());
     assert!(Policy::embedded().with(&addition("read")).is_ok());
@@ -534,19 +382,12 @@ fn additions_lift_denials() {
 
 #[test]
 fn additions_that_are_refused() {
-    let refused =
-        |additions: Vec<Addition>| Policy::embedded().with(&additions).unwrap_err().to_string();
-    assert_eq!(
-        refused(addition("ptrce")),
-        "addition `ptrce`: no such system call; did you mean `ptrace`?"
-    );
+    let refused = |additions: Vec<SyscallAddition>| Policy::embedded().with(&additions).unwrap_err().to_string();
+    assert_eq!(refused(addition("ptrce")), "addition `ptrce`: no such system call; did you mean `ptrace`?");
     assert!(refused(addition("clone3")).contains("glibc falls back"));
     assert!(refused(addition("mount")).contains("can't be added"));
     assert!(refused(addition("socket")).contains("argument rules"));
-    let no_reason = Addition {
-        syscall: "ptrace".into(),
-        why: " ".into(),
-    };
+    let no_reason = SyscallAddition { syscall: "ptrace".into(), why: " ".into() };
     assert!(refused(vec![no_reason]).contains("no reason"));
 }
 
@@ -583,36 +424,20 @@ fn errors_say_where_and_what_was_meant() {
         (rule("arg0:32 & 2 = 3"), 6, "never holds", ""),
     ];
     for (text, line, message, hint) in cases {
-        let error = Policy::parse(&text, "test.toml")
-            .expect_err(&text)
-            .to_string();
-        assert!(
-            error.starts_with(&format!("test.toml:{line}: ")),
-            "{error}\n{text}"
-        );
-        assert!(
-            error.contains(message) && error.contains(hint),
-            "{error}\n{text}"
-        );
+        let error = Policy::parse(&text, "test.toml").expect_err(&text).to_string();
+        assert!(error.starts_with(&format!("test.toml:{line}: ")), "{error}\n{text}");
+        assert!(error.contains(message) && error.contains(hint), "{error}\n{text}");
     }
 }
 
 // --- The kernel takes it ----------------------------------------------------------------------------------------------
 
 /// Filters are a thread's own and end with it.
-fn in_a_filtered_thread<T: Send + 'static>(
-    program: Program,
-    then: impl FnOnce(Duration) -> T + Send + 'static,
-) -> T {
+fn in_a_filtered_thread<T: Send + 'static>(program: Program, then: impl FnOnce(Duration) -> T + Send + 'static) -> T {
     let program: Vec<_> = program
         .instructions()
         .iter()
-        .map(|i| seccompiler::sock_filter {
-            code: i.code,
-            jt: i.jt,
-            jf: i.jf,
-            k: i.k,
-        })
+        .map(|i| seccompiler::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
         .collect();
     let thread = std::thread::spawn(move || {
         let start = Instant::now();
@@ -631,42 +456,18 @@ fn the_kernel_enforces_it() {
 
     in_a_filtered_thread(Policy::embedded().compile(Denial::Errno), |_| {
         assert!(nix::unistd::getppid().as_raw() >= 0);
-        let mounted = mount(
-            None::<&str>,
-            "/nowhere",
-            Some("tmpfs"),
-            MsFlags::empty(),
-            None::<&str>,
-        );
+        let mounted = mount(None::<&str>, "/nowhere", Some("tmpfs"), MsFlags::empty(), None::<&str>);
         assert_eq!(mounted, Err(Errno::EPERM));
         assert_eq!(unshare(CloneFlags::empty()), Err(Errno::EPERM));
-        assert_eq!(
-            inotify::init(inotify::CreateFlags::CLOEXEC).err(),
-            Some(rustix::io::Errno::NOSYS)
-        );
+        assert_eq!(inotify::init(inotify::CreateFlags::CLOEXEC).err(), Some(rustix::io::Errno::NOSYS));
         let open = |family, kind| socket(family, kind, SockFlag::SOCK_CLOEXEC, None);
         assert!(open(AddressFamily::Unix, SockType::Stream).is_ok());
-        assert_eq!(
-            open(AddressFamily::Netlink, SockType::Datagram).err(),
-            Some(Errno::EAFNOSUPPORT)
-        );
-        assert_eq!(
-            open(AddressFamily::Inet, SockType::Raw).err(),
-            Some(Errno::EAFNOSUPPORT)
-        );
+        assert_eq!(open(AddressFamily::Netlink, SockType::Datagram).err(), Some(Errno::EAFNOSUPPORT));
+        assert_eq!(open(AddressFamily::Inet, SockType::Raw).err(), Some(Errno::EAFNOSUPPORT));
         // A thread of this thread has the filter as well, and glibc made it by clone after ENOSYS from clone3.
-        assert_eq!(
-            std::thread::spawn(|| unshare(CloneFlags::empty()))
-                .join()
-                .unwrap(),
-            Err(Errno::EPERM)
-        );
+        assert_eq!(std::thread::spawn(|| unshare(CloneFlags::empty())).join().unwrap(), Err(Errno::EPERM));
     });
-    assert_eq!(
-        unshare(CloneFlags::empty()),
-        Ok(()),
-        "the filter outlived its thread"
-    );
+    assert_eq!(unshare(CloneFlags::empty()), Ok(()), "the filter outlived its thread");
 }
 
 /// A control of the times promised; generous, because test machines are busy and this may be a debug build.
@@ -688,15 +489,9 @@ fn measured() {
         let program = Policy::embedded().compile(Denial::Notify);
         (start.elapsed(), program.instructions().len()).0
     });
-    let install = median(&mut || {
-        in_a_filtered_thread(Policy::embedded().compile(Denial::Errno), |time| time)
-    });
+    let install = median(&mut || in_a_filtered_thread(Policy::embedded().compile(Denial::Errno), |time| time));
     let program = Policy::embedded().compile(Denial::Notify);
     let all = program.instructions().len();
     println!("{all} instructions; parse {parse:?}, compile {compile:?}, install {install:?}");
-    assert!(
-        all < 800
-            && parse + compile < Duration::from_millis(50)
-            && install < Duration::from_millis(50)
-    );
+    assert!(all < 800 && parse + compile < Duration::from_millis(50) && install < Duration::from_millis(50));
 }

@@ -1,0 +1,256 @@
+//! The native answer: the one JSON object that `sandboxd run --json` prints and `POST /api/execute` returns.
+
+use base64::Engine as _;
+use serde::Serialize;
+
+use crate::plan::{CellPlan, Plan};
+use crate::runner::{Captured, RunResult, StepResult};
+use crate::words::limits::Limits;
+use crate::words::verdict::{Outcome, Status, Verdict, signal_name};
+
+/// A run's verdict with its evidence.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    pub id: String,
+    pub language: Option<String>,
+    pub version: Option<String>,
+    pub status: &'static str,
+    /// One sentence that says why.
+    pub message: String,
+    pub exit_code: Option<i32>,
+    pub signal: Option<String>,
+    #[serde(flatten)]
+    pub output: Output,
+    pub usage: Usage,
+    pub limits: LimitsJson,
+    pub evidence: Evidence,
+    pub compile: Option<CompileAnswer>,
+    pub enforcement: Enforcement,
+}
+
+/// The compile step, in the same words.
+#[derive(Debug, Serialize)]
+pub struct CompileAnswer {
+    pub status: &'static str,
+    pub message: String,
+    pub exit_code: Option<i32>,
+    pub signal: Option<String>,
+    #[serde(flatten)]
+    pub output: Output,
+    pub usage: Usage,
+    pub limits: LimitsJson,
+    pub evidence: Evidence,
+}
+
+/// Bytes that are not UTF-8 come as base64, and the encoding says so.
+#[derive(Debug, Serialize)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+    pub stdout_encoding: &'static str,
+    pub stderr_encoding: &'static str,
+    pub stdout_truncated_bytes: u64,
+    pub stderr_truncated_bytes: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Usage {
+    pub wall_time_ms: f64,
+    pub cpu_time_ms: f64,
+    pub memory_peak_bytes: u64,
+    pub processes_peak: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LimitsJson {
+    pub wall_time_ms: f64,
+    pub cpu_time_ms: f64,
+    pub memory_bytes: u64,
+    pub processes: u32,
+    pub output_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Evidence {
+    /// The limit that decided, or that the run ran into without ending of it.
+    pub limit: Option<LimitJson>,
+    pub oom_kills: u64,
+    pub process_limit_hits: u64,
+    pub killed_by: Option<&'static str>,
+    pub denied_syscalls: Vec<DeniedJson>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LimitJson {
+    pub name: &'static str,
+    pub value: f64,
+    pub measured: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct DeniedJson {
+    pub name: String,
+    pub count: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Enforcement {
+    pub cgroup: &'static str,
+    pub landlock_abi: u32,
+    pub seccomp: bool,
+    pub namespaces: Vec<&'static str>,
+    pub rootfs: String,
+    /// False when an ordinary user runs the sandbox: init and payload then share that user's id.
+    pub privileged: bool,
+}
+
+/// The answer for a finished run.
+pub fn answer(id: String, version: Option<String>, plan: &Plan, result: RunResult) -> Answer {
+    let status = result.status();
+    let compile = result.compile.zip(plan.compile.as_ref()).map(|(step, cell)| {
+        let StepResult { verdict, output } = step;
+        CompileAnswer {
+            status: verdict.status.word(),
+            message: verdict.message.clone(),
+            exit_code: verdict.exit_code,
+            signal: verdict.signal.map(signal_name),
+            output: output_json(output, &verdict.outcome),
+            usage: usage(&verdict.outcome),
+            limits: limits(&cell.limits),
+            evidence: evidence(&verdict),
+        }
+    });
+    let shared = |message: String| Answer {
+        id,
+        language: plan.language.clone(),
+        version,
+        status: status.word(),
+        message,
+        exit_code: None,
+        signal: None,
+        output: output_json(Captured::default(), &Outcome::default()),
+        usage: Usage::default(),
+        limits: limits(&plan.run.limits),
+        evidence: no_evidence(),
+        compile,
+        enforcement: enforcement(&plan.run),
+    };
+    match result.run {
+        None => shared(match status {
+            Status::Canceled => "canceled while compiling".to_owned(),
+            _ => "the program did not compile".to_owned(),
+        }),
+        Some(StepResult { verdict, output }) => Answer {
+            exit_code: verdict.exit_code,
+            signal: verdict.signal.map(signal_name),
+            output: output_json(output, &verdict.outcome),
+            usage: usage(&verdict.outcome),
+            evidence: evidence(&verdict),
+            ..shared(verdict.message.clone())
+        },
+    }
+}
+
+/// The answer when the sandbox itself failed: nothing is known of the program.
+pub fn sandbox_error(id: String, plan: &Plan, message: String) -> Answer {
+    let result = RunResult { compile: None, run: None, cleanup: Vec::new() };
+    Answer { status: Status::SandboxError.word(), message, ..answer(id, None, plan, result) }
+}
+
+fn no_evidence() -> Evidence {
+    Evidence { limit: None, oom_kills: 0, process_limit_hits: 0, killed_by: None, denied_syscalls: Vec::new() }
+}
+
+fn evidence(verdict: &Verdict) -> Evidence {
+    let outcome = &verdict.outcome;
+    let denied =
+        |denied: &crate::words::verdict::DeniedSyscall| DeniedJson { name: denied.name.clone(), count: denied.count };
+    Evidence {
+        limit: verdict.limit.as_ref().map(|limit| LimitJson {
+            name: limit.name,
+            value: limit.value,
+            measured: limit.measured,
+        }),
+        oom_kills: outcome.oom_kills,
+        process_limit_hits: outcome.process_limit_hits,
+        killed_by: verdict.killed_by.map(|by| by.word()),
+        denied_syscalls: outcome.denied_syscalls.iter().map(denied).collect(),
+    }
+}
+
+fn usage(outcome: &Outcome) -> Usage {
+    let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    Usage {
+        wall_time_ms: milliseconds(outcome.wall_time),
+        cpu_time_ms: milliseconds(outcome.cpu_time),
+        memory_peak_bytes: outcome.memory_peak_bytes,
+        processes_peak: outcome.processes_peak,
+    }
+}
+
+fn limits(limits: &Limits) -> LimitsJson {
+    LimitsJson {
+        wall_time_ms: limits.wall_time.as_secs_f64() * 1e3,
+        cpu_time_ms: limits.cpu_time.as_secs_f64() * 1e3,
+        memory_bytes: limits.memory_bytes,
+        processes: limits.processes,
+        output_bytes: limits.output_bytes,
+    }
+}
+
+fn enforcement(plan: &CellPlan) -> Enforcement {
+    Enforcement {
+        cgroup: plan.cgroup.name(),
+        landlock_abi: plan.landlock.as_ref().map_or(0, |landlock| landlock.abi),
+        seccomp: plan.seccomp.is_some(),
+        namespaces: plan.namespaces.clone(),
+        rootfs: plan.rootfs.clone(),
+        privileged: plan.identity.init != plan.identity.payload,
+    }
+}
+
+fn output_json(output: Captured, outcome: &Outcome) -> Output {
+    let facts = &outcome.output;
+    let (stdout, stdout_encoding) = text_or_base64(output.stdout, facts.stdout_truncated_bytes > 0);
+    let (stderr, stderr_encoding) = text_or_base64(output.stderr, facts.stderr_truncated_bytes > 0);
+    Output {
+        stdout,
+        stderr,
+        stdout_encoding,
+        stderr_encoding,
+        stdout_truncated_bytes: facts.stdout_truncated_bytes,
+        stderr_truncated_bytes: facts.stderr_truncated_bytes,
+    }
+}
+
+/// UTF-8 as it is, anything else as base64. A cap that cut through the last character does not make text binary: the
+/// up to three bytes of the broken character are left away.
+fn text_or_base64(bytes: Vec<u8>, cut: bool) -> (String, &'static str) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, "utf-8"),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let only_the_end_is_broken = error.utf8_error().error_len().is_none();
+            let mut bytes = error.into_bytes();
+            if cut && only_the_end_is_broken {
+                bytes.truncate(valid);
+                return (String::from_utf8(bytes).unwrap_or_default(), "utf-8");
+            }
+            (base64::engine::general_purpose::STANDARD.encode(bytes), "base64")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_text_where_it_is_text_and_base64_elsewhere() {
+        assert_eq!(text_or_base64("é\0\u{1b}".into(), false), ("é\0\u{1b}".to_owned(), "utf-8"));
+        assert_eq!(text_or_base64(vec![0xff, 0xfe], false), ("//4=".to_owned(), "base64"));
+        let half = "aé".as_bytes()[..2].to_vec();
+        assert_eq!(text_or_base64(half.clone(), true), ("a".to_owned(), "utf-8"));
+        assert_eq!(text_or_base64(half, false).1, "base64");
+    }
+}

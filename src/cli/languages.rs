@@ -1,0 +1,71 @@
+//! `sandboxd languages`: what can be run, in which image, at which version.
+
+use std::process::ExitCode;
+
+use super::{LanguagesArguments, say_warning};
+use crate::config::Config;
+use crate::machine::{HOST_IMAGE, Machine};
+use crate::plan::Surroundings;
+
+/// One language as it would be run now.
+#[derive(serde::Serialize)]
+struct Row {
+    language: String,
+    aliases: Vec<String>,
+    extensions: Vec<String>,
+    compiled: bool,
+    /// The image a run would take now; its own may not be built.
+    rootfs: String,
+    /// `None` when the image lacks the toolchain.
+    version: Option<String>,
+}
+
+pub fn main(config: &Config, arguments: &LanguagesArguments) -> anyhow::Result<ExitCode> {
+    let (profiles, problems) = config.profiles();
+    for problem in &problems {
+        say_warning(&format!("profile left out: {problem}"));
+    }
+    let mut machine = Machine::look(config)?;
+    let mut supervisor = machine.supervisor()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut rows = Vec::new();
+    for profile in profiles.iter() {
+        let rootfs = machine.choose_rootfs(None, Some(&profile.rootfs)).unwrap_or_else(|_| HOST_IMAGE.to_owned());
+        machine.stage(&mut supervisor, &rootfs)?;
+        let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: &rootfs, left_out: &[] };
+        let version = runtime.block_on(machine.version(&mut supervisor, profile, &around));
+        rows.push(Row {
+            language: profile.name.clone(),
+            aliases: profile.aliases.clone(),
+            extensions: profile.extensions.clone(),
+            compiled: profile.compile.is_some(),
+            rootfs,
+            version,
+        });
+    }
+    for error in supervisor.close() {
+        say_warning(&format!("left over: {error}"));
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:<12} {:<10} {:<10} {:<9} aliases", "language", "version", "image", "files");
+    for row in &rows {
+        let version = row.version.as_deref().unwrap_or("missing");
+        let extensions: Vec<_> = row.extensions.iter().map(|extension| format!(".{extension}")).collect();
+        println!(
+            "{:<12} {version:<10} {:<10} {:<9} {}",
+            row.language,
+            row.rootfs,
+            extensions[0],
+            row.aliases.join(" ")
+        );
+    }
+    if rows.iter().any(|row| row.version.is_none()) {
+        println!(
+            "\nmissing: neither its image is built nor is the toolchain on this machine; `sandboxd rootfs build --all`"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

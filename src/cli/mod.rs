@@ -1,0 +1,235 @@
+//! The command line: definitions, from which help, completions and man pages are made, and one file a command.
+
+mod check;
+mod documents;
+mod languages;
+mod rootfs;
+mod run;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, Flags};
+use crate::sandbox::cgroup::Choice;
+use crate::words::limits::{parse_size, parse_time};
+
+/// The sandbox itself failed; the payload's own exit codes are below 125 by convention.
+const EXIT_SANDBOX_FAILED: u8 = 125;
+
+/// Run untrusted programs, each in a brand-new sandbox.
+#[derive(Parser)]
+#[command(name = "sandboxd", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Read settings from this file instead of /etc/sandboxd/config.toml
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    config: Option<PathBuf>,
+    /// Directory of the images [default: /var/lib/sandboxd/rootfs]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Settings")]
+    rootfs_dir: Option<PathBuf>,
+    /// Directory of additional language profiles [default: /etc/sandboxd/profiles]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Settings")]
+    profiles_dir: Option<PathBuf>,
+    /// How resources are limited; `none` must be asked for by name [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "LAYOUT", help_heading = "Settings")]
+    cgroup: Option<CgroupFlag>,
+    /// What to log on stderr, as `error`, `warn`, `info`, `debug`, `trace` or a filter such as `sandboxd=trace`
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "SANDBOXD_LOG",
+        default_value = "warn",
+        help_heading = "Settings"
+    )]
+    log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CgroupFlag {
+    Auto,
+    V2,
+    Hybrid,
+    None,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a source file, or a command of an image, in a fresh sandbox
+    Run(Box<RunArguments>),
+    /// Say what this machine can enforce, and what it can't, with the remedy
+    Check(CheckArguments),
+    /// List the languages, their images and versions
+    Languages(LanguagesArguments),
+    /// Build, list, verify and remove root filesystem images
+    #[command(subcommand)]
+    Rootfs(rootfs::RootfsCommand),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Write the man pages into a directory
+    Man { directory: PathBuf },
+}
+
+/// Flags of `sandboxd run`.
+#[derive(Args)]
+#[command(
+    override_usage = "sandboxd run [FLAGS] FILE [ARGS…]\n       sandboxd run [FLAGS] -- COMMAND [ARGS…]",
+    after_help = "Exit code: the program's own; 128+n when signal n ended it; 124 at a time limit; 125 when the sandbox \
+                  itself failed; 126 or 127 when COMMAND cannot be executed or is not there.\n\n\
+                  Examples:\n  sandboxd run hello.py\n  echo 5 | sandboxd run --stdin - square.py\n  \
+                  sandboxd run --memory 64M --wall-time 2s --json main.c\n  sandboxd run --rootfs python -- python3 -c 'print(1)'"
+)]
+pub struct RunArguments {
+    /// The language, by name or alias [default: by the file's extension]
+    #[arg(long, short, value_name = "NAME")]
+    language: Option<String>,
+    /// What the program reads: a file, or - for this command's own stdin [default: nothing]
+    #[arg(long, value_name = "FILE|-")]
+    stdin: Option<PathBuf>,
+    /// An argument for the program, before those after FILE; repeatable
+    #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+    /// A further file for the work directory, as PATH or NAME=PATH; repeatable
+    #[arg(long = "file", value_name = "[NAME=]PATH")]
+    files: Vec<OsString>,
+    /// An environment variable for the program; repeatable
+    #[arg(long = "env", short, value_name = "NAME=VALUE")]
+    environment: Vec<OsString>,
+    /// Longest time from start to end, as 2s or 500ms
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Limits")]
+    wall_time: Option<Duration>,
+    /// Most CPU time of all its processes together
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Limits")]
+    cpu_time: Option<Duration>,
+    /// Most memory of all its processes and files together, as 64M
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits")]
+    memory: Option<u64>,
+    /// Most processes and threads at once
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    processes: Option<u32>,
+    /// Most output on both streams together
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits")]
+    output: Option<u64>,
+    /// CPU bandwidth in cores, as 0.5
+    #[arg(long, value_name = "CORES", allow_hyphen_values = true, help_heading = "Limits")]
+    cpu_rate: Option<f64>,
+    /// The image to run in [default: the language's own if it is built, else `host`, this machine's programs]
+    #[arg(long, value_name = "IMAGE")]
+    rootfs: Option<String>,
+    /// Run with this profile file instead of the language's own
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Print what would be done, step by step, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the verdict with all its evidence as one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    #[cfg(debug_assertions)]
+    #[command(flatten)]
+    hooks: TestHooks,
+    /// The source file and its arguments, or after -- a command and its arguments
+    #[arg(
+        value_name = "FILE [ARGS…] | -- COMMAND [ARGS…]",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    words: Vec<OsString>,
+}
+
+/// Controls of the tests: they take a layer away, or make a step fail. A release build does not have them.
+#[cfg(debug_assertions)]
+#[derive(Args)]
+struct TestHooks {
+    /// Leave out a step of the sequence
+    #[arg(long, value_name = "STEP", hide = true)]
+    without_step: Vec<String>,
+    /// Share a namespace with the supervisor
+    #[arg(long, value_name = "NAMESPACE", hide = true)]
+    without_namespace: Vec<String>,
+    /// Make a fault point fail, as POINT or POINT=ERRNO
+    #[arg(long, value_name = "POINT[=ERRNO]", hide = true)]
+    fail: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct CheckArguments {
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct LanguagesArguments {
+    /// Print the list as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program of this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.settings.log);
+    let flags = Flags {
+        config: cli.settings.config,
+        rootfs_dir: cli.settings.rootfs_dir,
+        profiles_dir: cli.settings.profiles_dir,
+        cgroup: cli.settings.cgroup.map(|choice| match choice {
+            CgroupFlag::Auto => Choice::Auto,
+            CgroupFlag::V2 => Choice::V2,
+            CgroupFlag::Hybrid => Choice::Hybrid,
+            CgroupFlag::None => Choice::None,
+        }),
+    };
+    let result = Config::load(&flags).map_err(anyhow::Error::from).and_then(|config| match cli.command {
+        Command::Run(arguments) => Ok(run::main(&config, *arguments)),
+        Command::Check(arguments) => check::main(&config, &arguments),
+        Command::Languages(arguments) => languages::main(&config, &arguments),
+        Command::Rootfs(command) => rootfs::main(&config, command),
+        Command::Completions { shell } => documents::completions(shell),
+        Command::Man { directory } => documents::man_pages(&directory),
+    });
+    result.unwrap_or_else(|error| {
+        say_error(&error);
+        ExitCode::from(EXIT_SANDBOX_FAILED)
+    })
+}
+
+fn start_log(filter: &str) {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .without_time()
+        .init();
+}
+
+/// An error with its causes, and the remedy where there is one.
+fn say_error(error: &anyhow::Error) {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    anstream::eprintln!("{style}error{style:#}: {error:#}");
+}
+
+fn say_hint(hint: &str) {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Cyan.into()));
+    anstream::eprintln!("{style}hint{style:#}: {hint}");
+}
+
+fn say_warning(warning: &str) {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
+    anstream::eprintln!("{style}warning{style:#}: {warning}");
+}

@@ -1,0 +1,418 @@
+//! `sandboxd run`: one run at the terminal.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{EXIT_SANDBOX_FAILED, RunArguments, say_error, say_hint, say_warning};
+use crate::api::native;
+use crate::config::Config;
+use crate::machine::{Machine, MachineError};
+use crate::plan::{Plan, Surroundings, plan, select_profile};
+use crate::runner::{self, Input, Sink, Stdin};
+use crate::sandbox::cell::CellError;
+use crate::sandbox::sequence;
+use crate::words::host::{CgroupKind, Privilege};
+use crate::words::limits::LimitsRequest;
+use crate::words::profile::{Profile, Profiles};
+use crate::words::request::{Program, Request, RequestError, SourceFile, bounds};
+use crate::words::verdict::{Status, signal_name};
+
+/// Why a run never came to a verdict.
+struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Failure {
+        Failure { message: error.message, hint: error.hint }
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Failure {
+        Failure { hint: error.hint(), message: chain(&error) }
+    }
+}
+
+/// An error and its causes in one line, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs and returns the exit code of the contract; everything that goes wrong is said on stderr.
+pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
+    let json = arguments.json;
+    match run(config, arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            say_error(&anyhow::anyhow!(failure.message.clone()));
+            if let Some(hint) = &failure.hint {
+                say_hint(hint);
+            }
+            if json {
+                let object =
+                    serde_json::json!({"status": "sandbox_error", "message": failure.message, "hint": failure.hint});
+                println!("{object}");
+            }
+            ExitCode::from(EXIT_SANDBOX_FAILED)
+        }
+    }
+}
+
+fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
+    let (profiles, problems) = config.profiles();
+    for problem in &problems {
+        say_warning(&format!("profile left out: {problem}"));
+    }
+    let profiles = with_profile_of(&arguments, profiles)?;
+    let json = arguments.json;
+    let dry_run = arguments.dry_run;
+    #[cfg(debug_assertions)]
+    let (left_out, without_namespace) = arm_hooks(&arguments.hooks)?;
+    #[cfg(not(debug_assertions))]
+    let (left_out, without_namespace) = (Vec::new(), Vec::<String>::new());
+    let stdin_path = arguments.stdin.clone();
+    let request = request_of(arguments)?;
+    let profile = select_profile(&request, &profiles)?;
+
+    let mut machine = Machine::look(config)?;
+    let rootfs = machine.choose_rootfs(request.rootfs.as_deref(), profile.map(|profile| profile.rootfs.as_str()))?;
+    let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: &rootfs, left_out: &left_out };
+    let mut plan = plan(&request, &around)?;
+    for cell in plan.compile.iter_mut().chain([&mut plan.run]) {
+        cell.namespaces.retain(|name| !without_namespace.iter().any(|without| without == name));
+    }
+    if dry_run {
+        print_dry_run(&plan);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stdin = open_stdin(stdin_path.as_deref())?;
+    warn_of_what_is_weaker(&machine);
+
+    let id = uuid::Uuid::now_v7().to_string();
+    let sources = request.files.iter().chain(match &request.program {
+        Program::Source(file) => Some(file),
+        Program::Command(_) => None,
+    });
+    let input = Input { files: sources.collect(), stdin };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("failed to start the event loop: {error}")))?;
+
+    let mut supervisor = machine.supervisor()?;
+    let ran = runtime.block_on(async {
+        machine.stage(&mut supervisor, &rootfs)?;
+        let mut sink = if json { Sink::capture() } else { Sink::forward() };
+        let (interrupted, signaled) = interruption()?;
+        let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
+        let version = match (&result, json, profile) {
+            (Ok(_), true, Some(profile)) => {
+                machine.version(&mut supervisor, profile, &around_of(&plan, &profiles, &machine)).await
+            }
+            _ => None,
+        };
+        Ok::<_, Failure>((result, version, signaled.get()))
+    });
+    for error in supervisor.close() {
+        say_warning(&format!("left over: {error}"));
+    }
+    let (result, version, signaled) = ran?;
+    let result = result.map_err(|error| explain(&error, &plan))?;
+    for problem in &result.cleanup {
+        say_warning(&format!("left over: {problem}"));
+    }
+    let code = match signaled {
+        Some(number) => 128 + number,
+        None => exit_code(&result),
+    };
+    if json {
+        let answer = native::answer(id, version, &plan, result);
+        let text =
+            serde_json::to_string(&answer).map_err(|error| Failure::new(format!("failed to write JSON: {error}")))?;
+        println!("{text}");
+    } else {
+        say_verdict(&result, signaled);
+    }
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SANDBOX_FAILED)))
+}
+
+fn around_of<'a>(plan: &'a Plan, profiles: &'a Profiles, machine: &'a Machine) -> Surroundings<'a> {
+    Surroundings { profiles, host: &machine.host, rootfs: &plan.rootfs, left_out: &[] }
+}
+
+/// With `--profile FILE` that profile stands in place of the known ones of its name.
+fn with_profile_of(arguments: &RunArguments, mut profiles: Profiles) -> Result<Profiles, Failure> {
+    let Some(path) = &arguments.profile else { return Ok(profiles) };
+    let file = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::new(format!("failed to read {file}: {error}")))?;
+    let profile = Profile::parse(&file, &text).map_err(|error| Failure::new(error.to_string()))?;
+    profiles.add(profile, &file).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(profiles)
+}
+
+/// The request that the command line describes; reads the files it names.
+fn request_of(arguments: RunArguments) -> Result<Request, Failure> {
+    let mut words = arguments.words.into_iter();
+    let is_command = command_is_meant();
+    let first = words.next().ok_or_else(|| Failure::new("there is nothing to run").hint("write: sandboxd run FILE"))?;
+    let mut program_arguments: Vec<Vec<u8>> = arguments.arguments.into_iter().map(OsString::into_vec).collect();
+    let program = if is_command {
+        Program::Command(std::iter::once(first).chain(words).map(OsString::into_vec).collect())
+    } else {
+        // `run FILE -- --flag` is how other tools mark arguments that look like flags.
+        let rest = words.enumerate().filter(|(index, word)| !(*index == 0 && word == "--"));
+        program_arguments.extend(rest.map(|(_, word)| word.into_vec()));
+        let path = PathBuf::from(&first);
+        let name = path.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or_else(|| Failure::new(format!("{path:?} has no file name that is UTF-8 text")))?;
+        Program::Source(SourceFile { name: name.to_owned(), content: read_source(&path)? })
+    };
+    let files = arguments.files.iter().map(|file| named_file(file)).collect::<Result<_, _>>()?;
+    let environment = arguments.environment.iter().map(|variable| {
+        let bytes = variable.as_bytes();
+        let split = bytes.iter().position(|byte| *byte == b'=');
+        let split =
+            split.ok_or_else(|| Failure::new(format!("--env {variable:?} has no `=`")).hint("write NAME=VALUE"))?;
+        Ok((bytes[..split].to_vec(), bytes[split + 1..].to_vec()))
+    });
+    Ok(Request {
+        language: arguments.language.or_else(|| profile_language(arguments.profile.as_deref())),
+        program,
+        arguments: program_arguments,
+        environment: environment.collect::<Result<_, Failure>>()?,
+        files,
+        limits: LimitsRequest {
+            wall_time: arguments.wall_time,
+            cpu_time: arguments.cpu_time,
+            memory_bytes: arguments.memory,
+            processes: arguments.processes,
+            output_bytes: arguments.output,
+            cpu_rate: arguments.cpu_rate,
+            ..LimitsRequest::default()
+        },
+        rootfs: arguments.rootfs,
+    })
+}
+
+/// `run [FLAGS] -- COMMAND`: the parser swallows the first `--`, so the raw arguments tell whether it came before the
+/// first word that is no flag. A word that follows a flag with a value is not one: the parser has consumed it, and the
+/// words it left are the tail of the command line.
+fn command_is_meant() -> bool {
+    let raw: Vec<OsString> = std::env::args_os().skip(1).collect();
+    raw.iter().position(|word| word == "--").is_some_and(|separator| {
+        use clap::Parser as _;
+        // Without the separator and all behind it nothing is left to run exactly when a command was meant.
+        let head = std::iter::once(OsString::from("sandboxd")).chain(raw[..separator].iter().cloned());
+        super::Cli::try_parse_from(head)
+            .is_err_and(|error| error.kind() == clap::error::ErrorKind::MissingRequiredArgument)
+    })
+}
+
+/// With `--profile` the file's own language is meant, unless another is named.
+fn profile_language(path: Option<&Path>) -> Option<String> {
+    let path = path?;
+    let text = std::fs::read_to_string(path).ok()?;
+    Profile::parse(&path.display().to_string(), &text).ok().map(|profile| profile.name)
+}
+
+fn named_file(argument: &OsStr) -> Result<SourceFile, Failure> {
+    let text = argument.to_str().ok_or_else(|| Failure::new(format!("--file {argument:?} is not UTF-8 text")))?;
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
+        None => {
+            let path = PathBuf::from(text);
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default().to_owned();
+            (name, path)
+        }
+    };
+    Ok(SourceFile { name, content: read_source(&path)? })
+}
+
+/// Reads a regular file within the bound on a request's files.
+fn read_source(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |what: String| Failure::new(format!("failed to read {}: {what}", path.display()));
+    let metadata = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if metadata.is_dir() {
+        return Err(failed("it is a directory".to_owned()).hint("name the source file"));
+    }
+    if !metadata.is_file() {
+        return Err(failed("it is not a regular file".to_owned()));
+    }
+    if metadata.len() > bounds::FILES_BYTES_MAX as u64 {
+        return Err(failed(format!(
+            "it has {} bytes, more than the {} allowed",
+            metadata.len(),
+            bounds::FILES_BYTES_MAX
+        )));
+    }
+    std::fs::read(path).map_err(|error| failed(error.to_string()))
+}
+
+fn open_stdin(path: Option<&Path>) -> Result<Stdin, Failure> {
+    let Some(path) = path else { return Ok(Stdin::Empty) };
+    let descriptor: OwnedFd = if path == Path::new("-") {
+        let cloned = std::io::stdin().as_fd().try_clone_to_owned();
+        cloned.map_err(|error| Failure::new(format!("failed to read stdin: {error}")))?
+    } else {
+        let failed =
+            |error: std::io::Error| Failure::new(format!("failed to read --stdin {}: {error}", path.display()));
+        let file = File::open(path).map_err(failed)?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Failure::new(format!("--stdin {} is a directory", path.display())));
+        }
+        file.into()
+    };
+    Ok(Stdin::Copy(descriptor))
+}
+
+fn warn_of_what_is_weaker(machine: &Machine) {
+    let host = &machine.host;
+    if host.privilege == Privilege::Rootless {
+        say_warning("not root: init and the program share your user id, and no image of layers can be mounted");
+    }
+    if host.cgroup == CgroupKind::None {
+        say_warning(
+            "no cgroup: memory, CPU time and processes are polled and limited per process, not enforced for the whole cell",
+        );
+    }
+    if host.landlock_abi == 0 {
+        say_warning("this kernel has no landlock: file access is confined by mounts and permissions alone");
+    }
+    if !host.seccomp {
+        say_warning("this kernel has no seccomp: system calls are not filtered");
+    }
+}
+
+fn print_dry_run(plan: &Plan) {
+    if let Some(compile) = &plan.compile {
+        println!("compile in image {}:\n{}", compile.rootfs, sequence::dry_run(compile));
+    }
+    print!("run in image {}:\n{}", plan.run.rootfs, sequence::dry_run(&plan.run));
+}
+
+/// The signal that interrupted the run.
+type SignalSeen = std::rc::Rc<std::cell::Cell<Option<i32>>>;
+
+/// Completes at the first SIGINT, SIGTERM or SIGHUP, whose number the cell then holds.
+fn interruption() -> Result<(impl Future<Output = ()>, SignalSeen), Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("failed to listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let seen = std::rc::Rc::new(std::cell::Cell::new(None));
+    let set = seen.clone();
+    let wait = async move {
+        let number = tokio::select! {
+            _ = interrupt.recv() => libc::SIGINT,
+            _ = terminate.recv() => libc::SIGTERM,
+            _ = hangup.recv() => libc::SIGHUP,
+        };
+        set.set(Some(number));
+    };
+    Ok((wait, seen))
+}
+
+/// The failure of a step, with what can be done about it.
+fn explain(error: &CellError, plan: &Plan) -> Failure {
+    if error.step == "execute" && error.errno() == Some(Errno::ENOENT) {
+        let program =
+            plan.run.command.arguments.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
+        let failure = Failure::new(format!("execute: {program} is not in image {}", plan.rootfs));
+        return match (&plan.language, plan.rootfs == "host") {
+            (Some(_), true) => failure.hint("install it, or build the language's image: sandboxd rootfs build"),
+            _ => failure.hint("name another image with --rootfs"),
+        };
+    }
+    let failure = Failure::new(error.to_string());
+    match error.errno().and_then(runner::remedy) {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
+/// 124 for a time limit, 128+n for signal n, else the payload's own.
+fn exit_code(result: &runner::RunResult) -> i32 {
+    let verdict = match (&result.run, &result.compile) {
+        (Some(step), _) | (None, Some(step)) => &step.verdict,
+        (None, None) => return i32::from(EXIT_SANDBOX_FAILED),
+    };
+    match verdict.status {
+        Status::WallTimeExceeded | Status::CpuTimeExceeded => 124,
+        Status::SandboxError => i32::from(EXIT_SANDBOX_FAILED),
+        _ => match (verdict.exit_code, verdict.signal) {
+            (Some(code), _) if verdict.status != Status::OutputExceeded => match code {
+                0 if result.run.is_none() => 1,
+                code => code,
+            },
+            (_, Some(signal)) => 128 + signal,
+            _ => 128 + libc::SIGKILL,
+        },
+    }
+}
+
+/// The verdict in one line on stderr; nothing for a program that simply ended well.
+fn say_verdict(result: &runner::RunResult, signaled: Option<i32>) {
+    let (step, verdict) = match (&result.run, &result.compile) {
+        (Some(run), _) => ("", &run.verdict),
+        (None, Some(compile)) => ("compile step: ", &compile.verdict),
+        (None, None) => return,
+    };
+    let outcome = &verdict.outcome;
+    let usage = format!(
+        "wall {:.1} ms, cpu {:.1} ms, memory {:.1} MB",
+        outcome.wall_time.as_secs_f64() * 1e3,
+        outcome.cpu_time.as_secs_f64() * 1e3,
+        outcome.memory_peak_bytes as f64 / 1e6
+    );
+    let denied: Vec<_> = outcome.denied_syscalls.iter().map(|denied| denied.name.as_str()).collect();
+    let denied = if denied.is_empty() { String::new() } else { format!(", denied: {}", denied.join(" ")) };
+    let by = signaled.map(|number| format!(" by {}", signal_name(number))).unwrap_or_default();
+    let status = result.status();
+    let color = if status == Status::Ok { anstyle::AnsiColor::Green } else { anstyle::AnsiColor::Red };
+    let style = anstyle::Style::new().bold().fg_color(Some(color.into()));
+    anstream::eprintln!("{style}{}{style:#}: {step}{}{by} ({usage}{denied})", status.word(), verdict.message);
+}
+
+#[cfg(debug_assertions)]
+fn arm_hooks(hooks: &super::TestHooks) -> Result<(Vec<String>, Vec<String>), Failure> {
+    for fault in &hooks.fail {
+        let (point, errno) = fault.split_once('=').unwrap_or((fault, "5"));
+        let errno: i32 =
+            errno.parse().map_err(|_| Failure::new(format!("--fail {fault}: the errno is not a number")))?;
+        crate::sandbox::fault::arm(point.to_owned().leak(), rustix::io::Errno::from_raw_os_error(errno));
+    }
+    for name in &hooks.without_step {
+        if !sequence::SEQUENCE.iter().any(|step| step.name == name) {
+            return Err(Failure::new(format!("--without-step {name}: no such step")));
+        }
+    }
+    Ok((hooks.without_step.clone(), hooks.without_namespace.clone()))
+}

@@ -1,0 +1,296 @@
+//! What will be done: [`plan`] computes a [`Plan`] from request, profile, configuration and host, without I/O.
+//!
+//! All options are settled here, so that the code that acts has no `if`s about them. The plan says what; the order in
+//! which it is done is stated in `sandbox::sequence`, which prints a plan as `--dry-run`.
+
+mod command;
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use crate::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
+use crate::words::limits::Limits;
+use crate::words::profile::{Profile, Profiles, SyscallAddition};
+use crate::words::request::{Program, Request, RequestError, bounds, check_file_name};
+
+pub use command::{Command, CommandOwner, PATH_DEFAULT, WORKDIR};
+
+/// One run, decided: what is compiled, what is run, in which image.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Canonical name of the language; `None` for a bare command.
+    pub language: Option<String>,
+    pub rootfs: String,
+    pub compile: Option<CellPlan>,
+    pub run: CellPlan,
+}
+
+/// One cell, decided.
+#[derive(Debug, Clone)]
+pub struct CellPlan {
+    pub rootfs: String,
+    pub command: Command,
+    /// Names of the files written into the work directory, with their permission bits.
+    pub files: Vec<(String, u32)>,
+    /// Globs of the files that cross over from a compile step.
+    pub artifacts: Vec<String>,
+    pub limits: Limits,
+    pub rlimits: Vec<Rlimit>,
+    pub identity: Identity,
+    pub hostname: &'static str,
+    /// By the names of /proc/self/ns.
+    pub namespaces: Vec<&'static str>,
+    pub scratch: Vec<Scratch>,
+    pub cgroup: CgroupKind,
+    pub landlock: Option<Landlock>,
+    pub seccomp: Option<Seccomp>,
+    pub speculation_store_bypass: bool,
+    pub speculation_indirect_branch: bool,
+    pub privilege: Privilege,
+    /// Steps left out by a test's control; always empty in a release build.
+    pub left_out: Vec<String>,
+}
+
+/// User ids inside the cell; the same numbers serve as group ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub init: u32,
+    pub payload: u32,
+}
+
+/// A resource limit of setrlimit(2), soft and hard alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    pub name: &'static str,
+    pub resource: u32,
+    pub value: u64,
+}
+
+/// A writable tmpfs of the cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scratch {
+    /// Absolute path in the cell.
+    pub target: &'static str,
+    pub bytes: u64,
+    pub inodes: u64,
+    pub mode: u32,
+}
+
+/// What landlock confines a payload to, beneath what mounts and permissions allow already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landlock {
+    pub abi: u32,
+    pub rules: Vec<(&'static str, Access)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read files and directories, execute.
+    ReadExecute,
+    /// Write to what exists, use its ioctls; create nothing.
+    Devices,
+    /// Everything but making device nodes.
+    ReadWrite,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seccomp {
+    /// Denials are reported to the cell's init, which answers them.
+    pub notify: bool,
+    pub additions: Vec<SyscallAddition>,
+}
+
+/// What a plan depends on beside the request.
+#[derive(Debug, Clone)]
+pub struct Surroundings<'a> {
+    pub profiles: &'a Profiles,
+    pub host: &'a Host,
+    /// True for an image that is built, so that `run` can fall back to the host's own programs.
+    pub rootfs: &'a str,
+    /// Steps that a test's control leaves out.
+    pub left_out: &'a [String],
+}
+
+/// The profile that a request asks for, by name or by its file's extension; `None` for a bare command without one.
+///
+/// # Errors
+/// An unknown name or extension, with the nearest known one.
+pub fn select_profile<'a>(request: &Request, profiles: &'a Profiles) -> Result<Option<&'a Profile>, RequestError> {
+    let listed = || format!("languages: {}", profiles.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "));
+    if let Some(name) = &request.language {
+        let unknown = || {
+            let hint = profiles.nearest_name(name).map_or_else(listed, |near| format!("did you mean `{near}`?"));
+            RequestError::new("language", format!("unknown language {name:?}")).hint(hint)
+        };
+        return profiles.by_name(name).map(Some).ok_or_else(unknown);
+    }
+    let Program::Source(file) = &request.program else { return Ok(None) };
+    let base = file.name.rsplit('/').next().unwrap_or_default();
+    let Some((_, extension)) = base.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) else {
+        let message = format!("{:?} has no extension that would tell its language", file.name);
+        return Err(RequestError::new("language", message).hint(format!("name one; {}", listed())));
+    };
+    let unknown = || {
+        let near = profiles.nearest_extension(extension);
+        let hint = near.map_or_else(
+            || format!("name the language; {}", listed()),
+            |near| format!("did you mean `.{near}`? otherwise name the language"),
+        );
+        RequestError::new("language", format!("no language is known for the extension `.{extension}`")).hint(hint)
+    };
+    profiles.by_extension(extension).map(Some).ok_or_else(unknown)
+}
+
+/// The run that `request` asks for on this host.
+///
+/// # Errors
+/// What the caller can mend: names, limits, sizes. Nothing here depends on the state of the machine.
+pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestError> {
+    let profile = select_profile(request, around.profiles)?;
+    check_files(request)?;
+    let limits = limits(request, profile)?;
+    let command = command::of_run(request, profile)?;
+    let mut files: Vec<(String, u32)> = request.files.iter().map(|file| (file.name.clone(), 0o644)).collect();
+    if let Program::Source(file) = &request.program {
+        files.push((file.name.clone(), 0o644));
+    }
+    let compile = match (profile, &request.program) {
+        (Some(profile), Program::Source(source)) => profile.compile.as_ref().map(|step| {
+            let command = command::of_step(&step.command, source, profile, &[], &request.environment);
+            let mut cell = cell(around, profile.compile_limits(), command, Some(profile), &files);
+            cell.artifacts = step.artifacts.clone();
+            cell
+        }),
+        _ => None,
+    };
+    let run = cell(around, limits, command, profile, &files);
+    Ok(Plan { language: profile.map(|profile| profile.name.clone()), rootfs: around.rootfs.to_owned(), compile, run })
+}
+
+/// The cell that asks a toolchain for its version, with the service's default limits.
+pub fn plan_version(profile: &Profile, around: &Surroundings) -> CellPlan {
+    let source = crate::words::request::SourceFile { name: profile.source.clone(), content: Vec::new() };
+    let command = command::of_step(&profile.version.command, &source, profile, &[], &[]);
+    cell(around, profile.compile_limits(), command, Some(profile), &[])
+}
+
+fn cell(
+    around: &Surroundings,
+    limits: Limits,
+    command: Command,
+    profile: Option<&Profile>,
+    files: &[(String, u32)],
+) -> CellPlan {
+    let host = around.host;
+    let rootless = host.privilege == Privilege::Rootless;
+    // One id is all that an ordinary user can map: init and payload share it.
+    let identity =
+        if rootless { Identity { init: 1000, payload: 1000 } } else { Identity { init: 999, payload: 1000 } };
+    // What is written counts as the cell's memory; a tmpfs larger than that only moves the verdict.
+    let scratch_bytes = limits.scratch_bytes.min(limits.memory_bytes);
+    let scratch = |target, mode| Scratch { target, bytes: scratch_bytes, inodes: limits.scratch_inodes, mode };
+    CellPlan {
+        rootfs: around.rootfs.to_owned(),
+        command,
+        files: files.to_vec(),
+        artifacts: Vec::new(),
+        rlimits: rlimits(&limits, host),
+        identity,
+        hostname: "sandbox",
+        namespaces: NAMESPACES.to_vec(),
+        scratch: vec![scratch("/tmp", 0o1777), scratch(WORKDIR, 0o755)],
+        cgroup: host.cgroup,
+        landlock: (host.landlock_abi > 0).then(|| Landlock {
+            abi: host.landlock_abi,
+            rules: vec![
+                ("/", Access::ReadExecute),
+                ("/dev", Access::Devices),
+                ("/tmp", Access::ReadWrite),
+                (WORKDIR, Access::ReadWrite),
+            ],
+        }),
+        seccomp: host.seccomp.then(|| Seccomp {
+            notify: host.seccomp_notify,
+            additions: profile.map(|profile| profile.syscalls.clone()).unwrap_or_default(),
+        }),
+        speculation_store_bypass: host.speculation_store_bypass,
+        speculation_indirect_branch: host.speculation_indirect_branch,
+        privilege: host.privilege,
+        left_out: around.left_out.to_vec(),
+        limits,
+    }
+}
+
+fn limits(request: &Request, profile: Option<&Profile>) -> Result<Limits, RequestError> {
+    let (default, greatest, name) = match profile {
+        Some(profile) => (profile.default_limits(), profile.greatest_limits(), profile.name.as_str()),
+        None => (Limits::default(), Limits::greatest(), "commands"),
+    };
+    default
+        .overlay(&request.limits)
+        .check(&greatest, name)
+        .map_err(|error| RequestError::new("limits", error.to_string()))
+}
+
+fn rlimits(limits: &Limits, host: &Host) -> Vec<Rlimit> {
+    let rlimit = |name, resource: libc::__rlimit_resource_t, value| Rlimit { name, resource, value };
+    let cpu_seconds = (limits.cpu_time + Duration::from_millis(999)).as_secs() + 1;
+    vec![
+        // 1, not 0: a core_pattern that pipes into a handler ignores 0 and runs the handler on the host; the kernel's
+        // coredump.c refuses exactly 1 for pipes, and no core fits in one byte for files.
+        rlimit("core", libc::RLIMIT_CORE, 1),
+        // A backstop behind the supervisor's own clock: per process, in whole seconds, SIGXCPU then SIGKILL.
+        rlimit("cpu", libc::RLIMIT_CPU, cpu_seconds),
+        rlimit("fsize", libc::RLIMIT_FSIZE, limits.file_bytes),
+        rlimit("nofile", libc::RLIMIT_NOFILE, limits.open_files.min(host.open_files_hard)),
+        rlimit("stack", libc::RLIMIT_STACK, limits.stack_bytes),
+        // A backstop behind the cgroup's: counted per user within the cell's own user namespace.
+        rlimit("nproc", libc::RLIMIT_NPROC, u64::from(limits.processes) + 1),
+        rlimit("memlock", libc::RLIMIT_MEMLOCK, 64 << 10),
+        rlimit("msgqueue", libc::RLIMIT_MSGQUEUE, 0),
+        rlimit("nice", libc::RLIMIT_NICE, 0),
+        rlimit("rtprio", libc::RLIMIT_RTPRIO, 0),
+        rlimit("sigpending", libc::RLIMIT_SIGPENDING, 256),
+    ]
+}
+
+fn check_files(request: &Request) -> Result<(), RequestError> {
+    let program = match &request.program {
+        Program::Source(file) => Some(file),
+        Program::Command(_) => None,
+    };
+    let all: Vec<_> = request.files.iter().chain(program).collect();
+    if all.len() > bounds::FILES_MAX {
+        let message = format!("{} files are more than the {} that a run may have", all.len(), bounds::FILES_MAX);
+        return Err(RequestError::new("files", message));
+    }
+    let bytes: usize = all.iter().map(|file| file.content.len()).sum();
+    if bytes > bounds::FILES_BYTES_MAX {
+        let message = format!("{bytes} bytes of files are more than the {} allowed", bounds::FILES_BYTES_MAX);
+        return Err(RequestError::new("files", message));
+    }
+    for (index, file) in all.iter().enumerate() {
+        check_file_name(&file.name)?;
+        for other in &all[..index] {
+            let (shorter, longer) =
+                if other.name.len() <= file.name.len() { (&other.name, &file.name) } else { (&file.name, &other.name) };
+            let clash =
+                longer.strip_prefix(shorter.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            if clash {
+                let message = format!("file names {shorter:?} and {longer:?} cannot both exist");
+                return Err(RequestError::new("files", message));
+            }
+        }
+    }
+    if let Some(empty) = program.filter(|program| program.content.is_empty()) {
+        return Err(RequestError::new("code", format!("{:?} is empty: there is nothing to run", empty.name)));
+    }
+    Ok(())
+}
+
+/// A C string from bytes a request gave; `what` names them in the error.
+fn c_string(bytes: &[u8], what: &'static str) -> Result<CString, RequestError> {
+    CString::new(bytes).map_err(|_| {
+        RequestError::new(what, format!("{} contains a NUL byte", String::from_utf8_lossy(bytes).escape_debug()))
+    })
+}

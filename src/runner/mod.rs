@@ -1,0 +1,201 @@
+//! One run from plan to verdict: compile, carry the artefacts over, run, judge.
+//!
+//! This is the side of the streams: it holds the near ends of the pipes, which the supervisor never reads. Every face
+//! (the terminal, HTTP) runs programs through [`run`].
+
+mod files;
+mod streams;
+
+use std::future::Future;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+pub use streams::{Captured, Sink, SinkClosed, Stdin, StepKind, Stream};
+
+use crate::plan::{CellPlan, Plan, WORKDIR};
+use crate::sandbox::cell::{CellError, StepFailure};
+use crate::sandbox::start::{Start, StartFile};
+use crate::supervisor::{Supervisor, Watch};
+use crate::words::request::SourceFile;
+use crate::words::verdict::{Exit, Outcome, Status, Stop, Verdict, judge};
+
+/// The end of one step.
+#[derive(Debug)]
+pub struct StepResult {
+    pub verdict: Verdict,
+    pub output: Captured,
+}
+
+/// The end of a run.
+#[derive(Debug)]
+pub struct RunResult {
+    pub compile: Option<StepResult>,
+    /// `None` when the compile step did not succeed.
+    pub run: Option<StepResult>,
+    /// What could not be cleaned up; the run itself is not affected.
+    pub cleanup: Vec<String>,
+}
+
+impl RunResult {
+    /// The status of the whole: a failed compile step is `compile_error`, whatever it failed of.
+    pub fn status(&self) -> Status {
+        match (&self.run, &self.compile) {
+            (Some(run), _) => run.verdict.status,
+            (None, Some(compile)) if compile.verdict.status == Status::Canceled => Status::Canceled,
+            (None, _) => Status::CompileError,
+        }
+    }
+}
+
+/// A program's files and its stdin.
+pub struct Input<'a> {
+    pub files: Vec<&'a SourceFile>,
+    pub stdin: Stdin,
+}
+
+/// Runs `plan`. `sink` receives the output as it comes; `canceled` ends the run when it completes.
+///
+/// # Errors
+/// The sandbox failed: a step of the sequence, or a file that could not be carried over. Never the payload's doing.
+pub async fn run(
+    supervisor: &mut Supervisor,
+    plan: &Plan,
+    input: Input<'_>,
+    sink: &mut Sink,
+    canceled: impl Future<Output = ()>,
+) -> Result<RunResult, CellError> {
+    tokio::pin!(canceled);
+    let mut cleanup = Vec::new();
+    let mut artifacts = Vec::new();
+    let mut compile = None;
+    if let Some(step) = &plan.compile {
+        let files = files::bundle(&input.files, &[])?;
+        let done = run_step(supervisor, step, StepKind::Compile, files, Stdin::Empty, sink, canceled.as_mut()).await?;
+        cleanup.extend(done.cleanup);
+        let ok = done.result.verdict.status == Status::Ok;
+        let mut result = done.result;
+        if ok {
+            match files::collect(done.workdir.as_ref(), &step.artifacts) {
+                Ok(found) => artifacts = found,
+                // The compiler's doing: it said that all is well and left nothing, or too much.
+                Err(problem) => {
+                    result.verdict.status = Status::NonzeroExit;
+                    result.verdict.message = problem;
+                }
+            }
+        }
+        let failed = result.verdict.status != Status::Ok;
+        compile = Some(result);
+        if failed {
+            return Ok(RunResult { compile, run: None, cleanup });
+        }
+    }
+    let files = files::bundle(&input.files, &artifacts)?;
+    drop(artifacts);
+    let done = run_step(supervisor, &plan.run, StepKind::Run, files, input.stdin, sink, canceled).await?;
+    cleanup.extend(done.cleanup);
+    Ok(RunResult { compile, run: Some(done.result), cleanup })
+}
+
+/// Runs one cell that reads nothing and keeps its output: for questions to a toolchain.
+///
+/// # Errors
+/// As [`run`].
+pub async fn ask(supervisor: &mut Supervisor, plan: &CellPlan) -> Result<StepResult, CellError> {
+    let files = files::bundle(&[], &[])?;
+    let never = std::future::pending();
+    let mut sink = Sink::capture();
+    Ok(run_step(supervisor, plan, StepKind::Run, files, Stdin::Empty, &mut sink, never).await?.result)
+}
+
+struct StepDone {
+    result: StepResult,
+    workdir: Option<std::os::fd::OwnedFd>,
+    cleanup: Vec<String>,
+}
+
+async fn run_step(
+    supervisor: &mut Supervisor,
+    plan: &CellPlan,
+    kind: StepKind,
+    files: files::Bundle,
+    stdin: Stdin,
+    sink: &mut Sink,
+    canceled: impl Future<Output = ()>,
+) -> Result<StepDone, CellError> {
+    let failed = |error: std::io::Error| CellError::new("create_streams", StepFailure::from(error));
+    let (far, near) = streams::open(stdin).map_err(failed)?;
+    let mut cell = supervisor.prepare(plan)?;
+    let start = start_of(plan, &files);
+    cell.start(&start, &[far.stdin.as_fd(), far.stdout.as_fd(), far.stderr.as_fd(), files.content.as_fd()])?;
+    // From here on only the cell holds the far ends, so that its death is their end.
+    drop((far, files));
+
+    let overflow = tokio::sync::Notify::new();
+    let mut watch = Watch::new(cell, plan);
+    let stop = async {
+        tokio::select! {
+            () = canceled => Stop::Canceled,
+            () = overflow.notified() => Stop::Output,
+        }
+    };
+    let streams::Near { stdin, stdout, stderr } = near;
+    let collect = streams::collect(stdout, stderr, &plan.limits, kind, sink, &overflow);
+    let pump = async {
+        streams::pump(stdin).await;
+        std::future::pending::<()>().await;
+    };
+    let (ended, collected) = tokio::select! {
+        both = async { tokio::join!(watch.run(stop), collect) } => both,
+        () = pump => unreachable!("the pump never completes"),
+    };
+    let ended = ended?;
+    let workdir = watch.take_workdir();
+    let mut outcome: Outcome = ended.outcome;
+    outcome.output = collected.facts;
+    if collected.sink_closed && outcome.stop == Some(Stop::Output) {
+        outcome.stop = Some(Stop::Canceled);
+    }
+    // Everything was within its cap when the payload ended by itself, or the cap was passed before it did.
+    let over = outcome.output.stdout_truncated_bytes + outcome.output.stderr_truncated_bytes > 0;
+    if over && outcome.stop.is_none() && matches!(outcome.exit, Some(Exit::Code(_) | Exit::Signal(libc::SIGPIPE))) {
+        outcome.stop = Some(Stop::Output);
+    }
+    let verdict = judge(outcome, &plan.limits);
+    Ok(StepDone { result: StepResult { verdict, output: collected.captured }, workdir, cleanup: ended.cleanup })
+}
+
+fn start_of(plan: &CellPlan, files: &files::Bundle) -> Start {
+    Start {
+        workdir: std::ffi::CString::new(WORKDIR).unwrap_or_default(),
+        candidates: plan.command.candidates.clone(),
+        arguments: plan.command.arguments.clone(),
+        environment: plan.command.environment.clone(),
+        rlimits: plan.rlimits.iter().map(|rlimit| (rlimit.resource, rlimit.value)).collect(),
+        files: files
+            .table
+            .iter()
+            .map(|(name, mode, bytes)| StartFile { name: name.clone(), mode: *mode, bytes: *bytes })
+            .collect(),
+    }
+}
+
+/// What an errno of ours means when the machine has run out of something.
+pub fn remedy(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::EMFILE => "this process has too many open descriptors: raise `ulimit -n` (LimitNOFILE= in systemd)",
+        Errno::ENFILE => "the machine has too many open files: raise the sysctl fs.file-max",
+        Errno::EAGAIN => {
+            "the machine or its cgroup is at its limit of processes: raise `ulimit -u`, pids.max or kernel.pid_max"
+        }
+        Errno::ENOSPC => {
+            "the disk or a namespace limit is full: free space, or raise the sysctls user.max_*_namespaces"
+        }
+        Errno::ENOMEM => "the machine is out of memory: run fewer cells at once",
+        Errno::EPERM | Errno::EACCES => "run as root, or see `sandboxd check` for what this user may do",
+        Errno::ENOSYS => "the kernel is too old: see `sandboxd check`",
+        Errno::EUSERS => "user namespaces are nested too deep or used up: raise the sysctl user.max_user_namespaces",
+        _ => return None,
+    })
+}

@@ -1,0 +1,313 @@
+//! The streams of a step: pipes out of the cell, stdin into it.
+//!
+//! Output is read as it comes, capped strictly (the byte that passes a cap is never kept), and what is over is counted.
+//! Nothing is buffered beyond one chunk, unless the sink is asked to capture.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::pipe::PipeFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::Notify;
+
+use crate::sandbox::sys;
+use crate::words::limits::Limits;
+use crate::words::verdict::OutputFacts;
+
+/// Bytes read from a pipe at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// A pipe that polls writable takes at least this much without blocking (POSIX: PIPE_BUF).
+const SURE_WRITE_BYTES: usize = 4096;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepKind {
+    Compile,
+    Run,
+}
+
+/// What a program reads.
+pub enum Stdin {
+    Empty,
+    /// Copied into the cell as it is read there; the payload never holds the descriptor itself.
+    Copy(OwnedFd),
+}
+
+/// Where output goes.
+pub enum Sink {
+    /// Kept, for an answer in one piece.
+    Capture(Captured),
+    /// Written to this process's own stdout and stderr as it comes.
+    Forward { stdout: Option<Output>, stderr: Option<Output> },
+}
+
+/// Output that was kept.
+#[derive(Debug, Default)]
+pub struct Captured {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// The reader of the output is gone.
+#[derive(Debug)]
+pub struct SinkClosed;
+
+/// A descriptor that output is forwarded to without ever blocking this thread, which also watches the clock.
+pub struct Output {
+    descriptor: BorrowedFd<'static>,
+    /// `None` for a regular file, which epoll refuses and which is always ready.
+    events: Option<AsyncFd<BorrowedFd<'static>>>,
+}
+
+impl Output {
+    fn new(descriptor: BorrowedFd<'static>) -> Output {
+        let events = sys::watch(descriptor, Interest::WRITABLE).ok();
+        Output { descriptor, events }
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            // The descriptor is shared with other processes and must stay as they know it, so O_NONBLOCK is not an
+            // option: writability is asked for, and no more is written than it promises to take.
+            let part = match &self.events {
+                Some(events) => {
+                    events.writable().await?.clear_ready();
+                    if !is_writable(self.descriptor) {
+                        continue;
+                    }
+                    &bytes[..bytes.len().min(SURE_WRITE_BYTES)]
+                }
+                None => bytes,
+            };
+            match rustix::io::write(self.descriptor, part) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_writable(descriptor: BorrowedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut events = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+    poll(&mut events, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+impl Sink {
+    pub fn capture() -> Sink {
+        Sink::Capture(Captured::default())
+    }
+
+    /// To this process's own stdout and stderr.
+    pub fn forward() -> Sink {
+        let stdout = Output::new(rustix::stdio::stdout());
+        let stderr = Output::new(rustix::stdio::stderr());
+        Sink::Forward { stdout: Some(stdout), stderr: Some(stderr) }
+    }
+
+    async fn take(&mut self, kind: StepKind, stream: Stream, bytes: &[u8]) -> Result<(), SinkClosed> {
+        match self {
+            Sink::Capture(captured) => {
+                match stream {
+                    Stream::Stdout => captured.stdout.extend_from_slice(bytes),
+                    Stream::Stderr => captured.stderr.extend_from_slice(bytes),
+                }
+                Ok(())
+            }
+            Sink::Forward { stdout, stderr } => {
+                // What a compiler prints is about the program, not of it.
+                let output = if kind == StepKind::Run && stream == Stream::Stdout { stdout } else { stderr };
+                let Some(open) = output else { return Ok(()) };
+                match open.write_all(bytes).await {
+                    Ok(()) => Ok(()),
+                    Err(_) => {
+                        *output = None;
+                        Err(SinkClosed)
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Captured {
+        match self {
+            Sink::Capture(captured) => std::mem::take(captured),
+            Sink::Forward { .. } => Captured::default(),
+        }
+    }
+}
+
+/// The cell's ends of its streams.
+pub struct Far {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// Our ends.
+pub struct Near {
+    pub stdin: Option<(OwnedFd, pipe::Sender)>,
+    pub stdout: pipe::Receiver,
+    pub stderr: pipe::Receiver,
+}
+
+/// Makes the pipes of one step.
+///
+/// # Errors
+/// EMFILE or ENFILE.
+pub fn open(stdin: Stdin) -> io::Result<(Far, Near)> {
+    let (stdin_far, stdin_near) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (stdout_near, stdout_far) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr_near, stderr_far) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let stdin = match stdin {
+        Stdin::Empty => None,
+        Stdin::Copy(source) => Some((source, pipe::Sender::from_owned_fd(stdin_near)?)),
+    };
+    let far = Far { stdin: stdin_far, stdout: stdout_far, stderr: stderr_far };
+    let stdout = pipe::Receiver::from_owned_fd(stdout_near)?;
+    Ok((far, Near { stdin, stdout, stderr: pipe::Receiver::from_owned_fd(stderr_near)? }))
+}
+
+/// What [`collect`] saw.
+pub struct Collected {
+    pub facts: OutputFacts,
+    pub captured: Captured,
+    pub sink_closed: bool,
+}
+
+/// Reads both streams to their ends. Calls `overflow` once a cap is passed or nobody reads any more; the rest is then
+/// read and counted until the cell is dead.
+pub async fn collect(
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    limits: &Limits,
+    kind: StepKind,
+    sink: &mut Sink,
+    overflow: &Notify,
+) -> Collected {
+    let mut facts = OutputFacts::default();
+    let mut sink_closed = false;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
+    while stdout.is_some() || stderr.is_some() {
+        let stream = tokio::select! {
+            () = ready(stdout.as_ref()), if stdout.is_some() => Stream::Stdout,
+            () = ready(stderr.as_ref()), if stderr.is_some() => Stream::Stderr,
+        };
+        let source = if stream == Stream::Stdout { &mut stdout } else { &mut stderr };
+        let Some(pipe) = source else { continue };
+        let length = match pipe.try_read(&mut buffer) {
+            Ok(0) => {
+                *source = None;
+                continue;
+            }
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => {
+                *source = None;
+                continue;
+            }
+        };
+        let kept = keep(&mut facts, stream, length as u64, limits);
+        if (kept as usize) < length {
+            overflow.notify_one();
+        }
+        if kept > 0 && !sink_closed && sink.take(kind, stream, &buffer[..kept as usize]).await.is_err() {
+            sink_closed = true;
+            overflow.notify_one();
+        }
+    }
+    Collected { facts, captured: sink.finish(), sink_closed }
+}
+
+async fn ready(pipe: Option<&pipe::Receiver>) {
+    if let Some(pipe) = pipe {
+        // An error shows on the read that follows.
+        let _ = pipe.readable().await;
+    }
+}
+
+/// Books `length` bytes of `stream`; returns how many of them are within the caps.
+fn keep(facts: &mut OutputFacts, stream: Stream, length: u64, limits: &Limits) -> u64 {
+    let total_left = limits.output_bytes.saturating_sub(facts.stdout_bytes + facts.stderr_bytes);
+    let (kept, cut, cap) = match stream {
+        Stream::Stdout => (&mut facts.stdout_bytes, &mut facts.stdout_truncated_bytes, limits.stdout_bytes),
+        Stream::Stderr => (&mut facts.stderr_bytes, &mut facts.stderr_truncated_bytes, limits.stderr_bytes),
+    };
+    // Once something was cut, nothing that comes later is kept: the text would have a hole.
+    let left = if *cut > 0 { 0 } else { cap.saturating_sub(*kept).min(total_left) };
+    let now = length.min(left);
+    *kept += now;
+    *cut += length - now;
+    now
+}
+
+/// Copies stdin into the cell until its end, or until the payload stops reading. Any size, one chunk at a time.
+pub async fn pump(stdin: Option<(OwnedFd, pipe::Sender)>) {
+    let Some((source, sender)) = stdin else { return };
+    // Files are always ready, and epoll refuses them.
+    let events = sys::watch(source.as_fd(), Interest::READABLE).ok();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        if let Some(events) = &events {
+            match events.readable().await {
+                Ok(mut guard) => guard.clear_ready(),
+                Err(_) => return,
+            }
+            if !is_readable(source.as_fd()) {
+                continue;
+            }
+        }
+        let length = match rustix::io::read(&source, &mut buffer) {
+            Ok(0) => return,
+            Ok(length) => length,
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => continue,
+            Err(_) => return,
+        };
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            if sender.writable().await.is_err() {
+                return;
+            }
+            match sender.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+        // Files never make the loop above wait; give the clock its turn.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_readable(descriptor: BorrowedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut events = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    poll(&mut events, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_are_exact_per_stream_and_together() {
+        let limits = Limits { stdout_bytes: 10, stderr_bytes: 10, output_bytes: 15, ..Limits::default() };
+        let mut facts = OutputFacts::default();
+        assert_eq!(keep(&mut facts, Stream::Stdout, 10, &limits), 10);
+        assert_eq!(keep(&mut facts, Stream::Stderr, 5, &limits), 5);
+        assert_eq!(facts.stdout_truncated_bytes + facts.stderr_truncated_bytes, 0);
+        assert_eq!(keep(&mut facts, Stream::Stderr, 1, &limits), 0);
+        assert_eq!(keep(&mut facts, Stream::Stdout, 7, &limits), 0);
+        assert_eq!((facts.stdout_truncated_bytes, facts.stderr_truncated_bytes), (7, 1));
+    }
+}

@@ -1,0 +1,400 @@
+//! A cell: one fresh sandbox, used for exactly one run and then destroyed.
+//!
+//! ```text
+//! prepare --> prepared --start--> running --payload ends or is killed--> drained --finish--> gone
+//! ```
+//! Preparing and starting are two calls, because a prepared cell holds nothing of any run and can wait in a pool.
+//! They are also two messages that init reads one after the other, so that a caller in a hurry sends both at once.
+//! Whatever fails on the way, and whenever a [`Cell`] is dropped, init is killed, reaped, and its cgroup removed.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+use super::cgroup::{Backend, CellGroup, CgroupError, GroupLimits, Join, Usage};
+use super::child::{ChildImage, run_init};
+use super::report::{REPORT_BYTES, Report};
+use super::seccomp::Program;
+use super::sequence::{Act, SEQUENCE};
+use super::stage::Stage;
+use super::start::Start;
+use super::sys::{self, Child};
+use super::{init, landlock};
+use crate::plan::CellPlan;
+
+/// Why a step of the supervisor failed: an errno, or what a layer below says.
+#[derive(Debug, thiserror::Error)]
+pub enum StepFailure {
+    #[error("{}", crate::words::verdict::errno_text(*.0 as i32))]
+    Errno(Errno),
+    #[error("{0}")]
+    Cgroup(#[from] CgroupError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Message(String),
+}
+
+impl From<Errno> for StepFailure {
+    fn from(errno: Errno) -> StepFailure {
+        StepFailure::Errno(errno)
+    }
+}
+
+/// A cell that could not be made or started: the step of the sequence, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {failure}")]
+pub struct CellError {
+    pub step: &'static str,
+    pub failure: StepFailure,
+}
+
+impl CellError {
+    pub fn new(step: &'static str, failure: impl Into<StepFailure>) -> CellError {
+        CellError { step, failure: failure.into() }
+    }
+
+    /// The failure that a report of init names.
+    pub fn of_report(step: u8, errno: i32) -> CellError {
+        let name = SEQUENCE.get(usize::from(step)).map_or("unknown_step", |step| step.name);
+        CellError::new(name, Errno::from_raw(errno))
+    }
+
+    /// The errno behind the failure, where there is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match &self.failure {
+            StepFailure::Errno(errno) => Some(*errno),
+            StepFailure::Io(error) => error.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+}
+
+/// Ids of the parent user namespace that cells may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    pub first: u32,
+    pub count: u32,
+}
+
+/// What making cells needs beside a plan; one per supervisor.
+pub struct Workshop<'a> {
+    pub stage: &'a Stage,
+    pub cgroups: &'a mut dyn Backend,
+    pub seccomp: Option<Arc<Program>>,
+    pub ids: IdRange,
+}
+
+/// A cell under way; the supervisor's steps of the sequence fill it in, one after the other.
+pub struct Preparation<'a, 'b> {
+    plan: &'a CellPlan,
+    workshop: &'a mut Workshop<'b>,
+    name: &'a str,
+    image: ChildImage,
+    control: Option<(OwnedFd, OwnedFd)>,
+    group: Option<Box<dyn CellGroup>>,
+    ruleset: Option<OwnedFd>,
+    child: Option<Child>,
+}
+
+/// A prepared or running cell.
+pub struct Cell {
+    child: Child,
+    control: OwnedFd,
+    group: Option<Box<dyn CellGroup>>,
+    reaped: bool,
+}
+
+impl Cell {
+    /// Performs the supervisor's steps; init goes on by itself and reports when it is prepared.
+    ///
+    /// # Errors
+    /// The step that failed. Nothing of the cell is left then.
+    pub fn prepare(plan: &CellPlan, name: &str, workshop: &mut Workshop) -> Result<Cell, CellError> {
+        let mut preparation = Preparation {
+            image: image_of(plan, workshop.seccomp.clone()),
+            plan,
+            workshop,
+            name,
+            control: None,
+            group: None,
+            ruleset: None,
+            child: None,
+        };
+        for step in SEQUENCE.iter().filter(|step| step.applies(plan)) {
+            let Act::Supervisor(act) = step.act else { continue };
+            let started = sys::monotonic_ns();
+            let result = step.fault().map_err(StepFailure::from).and_then(|()| act(&mut preparation));
+            tracing::trace!(step = step.name, microseconds = (sys::monotonic_ns() - started) / 1000, "performed");
+            if let Err(failure) = result {
+                preparation.undo();
+                return Err(CellError { step: step.name, failure });
+            }
+        }
+        let Preparation { control, group, child, .. } = preparation;
+        match (control, child) {
+            (Some((control, _)), Some(child)) => Ok(Cell { child, control, group, reaped: false }),
+            _ => Err(CellError::new("clone_init", Errno::EINVAL)),
+        }
+    }
+
+    /// Gives the cell its program; `descriptors` are stdin, stdout, stderr and the bundle of file contents.
+    ///
+    /// # Errors
+    /// The message is too long, or init is gone.
+    pub fn start(&mut self, start: &Start, descriptors: &[BorrowedFd; 4]) -> Result<(), CellError> {
+        let message = start.encode().map_err(|bytes| {
+            let text =
+                format!("the start message of {bytes} bytes is over the {} allowed", super::start::START_BYTES_MAX);
+            CellError::new("receive_start", StepFailure::Message(text))
+        })?;
+        init::send(self.control.as_fd(), &message, descriptors).map_err(|errno| CellError::new("receive_start", errno))
+    }
+
+    /// Becomes readable when init has something to report.
+    pub fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+
+    /// Becomes readable when init, and with it everything in the cell, is dead.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// Becomes readable when the kernel's out-of-memory killer acted, where that must be watched for.
+    pub fn oom_event(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().and_then(|group| group.oom_event())
+    }
+
+    /// init's process id in the supervisor's namespace.
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// The next report, without waiting, with the descriptor that came with it; `None` when there is none now.
+    ///
+    /// # Errors
+    /// ENOTCONN once init has hung up; EBADMSG for what is no report.
+    pub fn next_report(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
+        let mut bytes = [0; REPORT_BYTES];
+        match init::receive(self.control.as_fd(), &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno),
+            Ok((0, _)) => Err(Errno::ENOTCONN),
+            Ok((length, [descriptor, ..])) => {
+                let report = bytes.get(..length).and_then(Report::decode).ok_or(Errno::EBADMSG)?;
+                Ok(Some((report, descriptor)))
+            }
+        }
+    }
+
+    /// CPU time of the whole cell up to now.
+    pub fn cpu_time(&self) -> Result<Duration, CgroupError> {
+        self.group.as_ref().map_or(Ok(Duration::ZERO), |group| group.cpu_time())
+    }
+
+    /// Processes the kernel killed for memory up to now.
+    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        self.group.as_ref().map_or(Ok(0), |group| group.oom_kills())
+    }
+
+    /// Kills everything in the cell. Its death shows on [`Cell::pidfd`].
+    pub fn kill(&self) {
+        // ESRCH, the only error left once the pidfd is ours, means that it is dead already.
+        let _dead = rustix::process::pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL);
+    }
+
+    /// The most memory the cell has held, as far as the backend knows now.
+    pub fn memory_peak_bytes(&self) -> u64 {
+        self.group.as_ref().and_then(|group| group.usage().ok()).map_or(0, |usage| usage.memory_peak_bytes)
+    }
+
+    /// Destroys the cell, killing what still runs, and returns what it used, with every error of the cleanup.
+    /// A second call finds nothing left to do.
+    pub fn finish(&mut self) -> (Usage, Vec<CgroupError>) {
+        if !self.reaped {
+            self.kill();
+            reap(&self.child);
+            self.reaped = true;
+        }
+        let Some(group) = self.group.take() else { return (Usage::default(), Vec::new()) };
+        let usage = group.usage();
+        let mut errors = group.remove();
+        let usage = usage.unwrap_or_else(|error| {
+            errors.insert(0, error);
+            Usage::default()
+        });
+        (usage, errors)
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        for error in self.finish().1 {
+            tracing::error!(%error, "a dropped cell was not cleaned up");
+        }
+    }
+}
+
+/// Waits for init; it is a PID 1, so its end is the end of every process of the cell.
+fn reap(child: &Child) {
+    while let Err(Errno::EINTR) = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::__WALL) {}
+}
+
+impl Preparation<'_, '_> {
+    /// Takes back what the steps up to now have made.
+    fn undo(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _dead = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+            reap(&child);
+        }
+        if let Some(group) = self.group.take() {
+            for error in group.remove() {
+                tracing::error!(%error, "a failed cell's cgroup was not removed");
+            }
+        }
+    }
+}
+
+/// The memory of init and payload under `plan`, before any descriptor exists.
+fn image_of(plan: &CellPlan, seccomp: Option<Arc<Program>>) -> ChildImage {
+    let mut image = ChildImage::new();
+    for (index, step) in SEQUENCE.iter().enumerate() {
+        if step.applies(plan) {
+            image.enabled |= 1 << index;
+        }
+    }
+    image.init_id = plan.identity.init;
+    image.payload_id = plan.identity.payload;
+    image.hostname = c_string(plan.hostname);
+    image.scratch = plan
+        .scratch
+        .iter()
+        .map(|scratch| {
+            let (bytes, inodes, mode, id) = (scratch.bytes, scratch.inodes, scratch.mode, plan.identity.payload);
+            let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={id},gid={id}");
+            (c_string(scratch.target.trim_start_matches('/')), c_string(&options))
+        })
+        .collect();
+    if let Some(plan) = &plan.landlock {
+        let rule = |(path, access): &(&str, _)| (c_string(path), landlock::access_bits(*access, plan.abi));
+        image.landlock_rules = plan.rules.iter().map(rule).collect();
+    }
+    image.seccomp_notify = plan.seccomp.as_ref().is_some_and(|seccomp| seccomp.notify);
+    image.seccomp = seccomp;
+    image.speculation_store_bypass = plan.speculation_store_bypass;
+    image.speculation_indirect_branch = plan.speculation_indirect_branch;
+    image
+}
+
+/// A plan's own strings are literals and numbers; none holds a NUL.
+fn c_string(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+type StepResult = Result<(), StepFailure>;
+
+pub(super) fn create_control_socket(preparation: &mut Preparation) -> StepResult {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    preparation.image.control = pair.1.as_raw_fd();
+    preparation.image.kept.push(pair.1.as_raw_fd());
+    preparation.control = Some(pair);
+    Ok(())
+}
+
+pub(super) fn create_cgroup(preparation: &mut Preparation) -> StepResult {
+    let limits = &preparation.plan.limits;
+    let limits =
+        GroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpu_rate: Some(limits.cpu_rate) };
+    let group = preparation.workshop.cgroups.create_cell(preparation.name, &limits)?;
+    if let Join::Tasks(tasks) = group.join() {
+        preparation.image.tasks = tasks.iter().map(AsRawFd::as_raw_fd).collect();
+        preparation.image.kept.extend(&preparation.image.tasks);
+    }
+    preparation.group = Some(group);
+    Ok(())
+}
+
+pub(super) fn create_landlock_ruleset(preparation: &mut Preparation) -> StepResult {
+    let Some(plan) = &preparation.plan.landlock else { return Ok(()) };
+    let ruleset = landlock::ruleset(plan.abi)?;
+    preparation.image.landlock = ruleset.as_raw_fd();
+    preparation.image.kept.push(ruleset.as_raw_fd());
+    preparation.ruleset = Some(ruleset);
+    Ok(())
+}
+
+pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
+    let Preparation { plan, workshop, image, group, child, .. } = preparation;
+    image.kept.sort_unstable();
+    let flags = plan.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
+    let cgroup = match group.as_ref().map(|group| group.join()) {
+        Some(Join::AtClone(directory)) => Some(directory),
+        _ => None,
+    };
+    let made = workshop.stage.within(|| sys::clone_init(flags, cgroup, || run_init(image)))?;
+    let pid = made.pid;
+    *child = Some(made);
+    if let Some(group) = group {
+        group.adopt(pid)?;
+    }
+    Ok(())
+}
+
+/// The clone flag of a namespace. The cgroup namespace is not among them: init makes it after it has joined its group.
+fn namespace_flag(name: &str) -> u64 {
+    let flag = match name {
+        "user" => CloneFlags::CLONE_NEWUSER,
+        "pid" => CloneFlags::CLONE_NEWPID,
+        "mount" => CloneFlags::CLONE_NEWNS,
+        "net" => CloneFlags::CLONE_NEWNET,
+        "ipc" => CloneFlags::CLONE_NEWIPC,
+        "uts" => CloneFlags::CLONE_NEWUTS,
+        _ => CloneFlags::empty(),
+    };
+    flag.bits() as u64
+}
+
+pub(super) fn check_cgroup_membership(preparation: &mut Preparation) -> StepResult {
+    match (&preparation.group, &preparation.child) {
+        (Some(group), Some(child)) if group.contains(child.pid)? => Ok(()),
+        _ => Err(StepFailure::Message("the cell's init is not in its cgroup".to_owned())),
+    }
+}
+
+pub(super) fn write_id_maps(preparation: &mut Preparation) -> StepResult {
+    let Some(child) = &preparation.child else { return Err(Errno::ESRCH.into()) };
+    let (identity, ids) = (preparation.plan.identity, preparation.workshop.ids);
+    let map = if identity.init == identity.payload {
+        format!("{} {} 1\n", identity.payload, ids.first)
+    } else {
+        // Two ids of its own for each cell: process ids are unique among the living, so these are too.
+        let first = ids.first + 2 * (child.pid as u32 % (ids.count / 2));
+        format!("{} {} 1\n{} {} 1\n", identity.init, first, identity.payload, first + 1)
+    };
+    for (file, content) in [("setgroups", "deny"), ("gid_map", map.as_str()), ("uid_map", map.as_str())] {
+        let path = format!("/proc/{}/{file}", child.pid);
+        // One write each: the kernel takes a map whole or not at all.
+        File::options().write(true).open(&path).and_then(|mut file| file.write_all(content.as_bytes())).map_err(
+            |error| {
+                let errno = error.raw_os_error().map_or(error.to_string(), crate::words::verdict::errno_text);
+                StepFailure::Message(format!("{file} {:?}: {errno}", content.trim_end()))
+            },
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn release_init(preparation: &mut Preparation) -> StepResult {
+    let Some((control, _)) = &preparation.control else { return Err(Errno::ENOTCONN.into()) };
+    nix::unistd::write(control, &[init::GO])?;
+    Ok(())
+}

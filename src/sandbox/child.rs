@@ -1,0 +1,154 @@
+//! The memory that a cell's init and payload run on: all of it is made before the clone.
+//!
+//! # Processes of a cell
+//! ```text
+//! supervisor --clone3--> init (PID 1 of the cell)  --vfork--> payload --execve--> the untrusted program
+//!     |  control socket    |  builds the cell, waits for a start      |  locks itself, becomes the program
+//!     |<---- reports ------|  reaps, answers denied system calls      |
+//! ```
+//! init is a copy of the supervisor's address space, payload shares init's until its exec. Both make system calls and
+//! nothing else: no allocation, no lock, no panic. That is why everything here is plain data with its capacity made
+//! beforehand, and why the payload can tell init of a failed step by writing it into [`ChildImage::failure`].
+
+use std::ffi::CString;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::report::Report;
+use super::seccomp::Program;
+use super::sequence::{Act, SEQUENCE};
+use super::start::{START_BYTES_MAX, STRINGS_MAX};
+use super::sys::{self, PointerArray, VforkStack};
+
+/// Distinct denied system calls that init keeps count of.
+pub const DENIED_MAX: usize = 32;
+
+/// Everything init and payload need to know, decided before the clone.
+pub struct ChildImage {
+    /// Bit `n` is set when step `n` of the sequence is to be performed.
+    pub enabled: u64,
+    /// The socket to the supervisor.
+    pub control: RawFd,
+    /// Descriptors that init keeps, ascending; every other one is closed first thing.
+    pub kept: Vec<RawFd>,
+    /// The `tasks` files by which init joins its v1 cgroups.
+    pub tasks: Vec<RawFd>,
+    /// User and group ids inside the cell.
+    pub init_id: u32,
+    pub payload_id: u32,
+    pub hostname: CString,
+    /// Target below the new root and mount options of each writable tmpfs.
+    pub scratch: Vec<(CString, CString)>,
+    /// The ruleset, and the path and access of each of its rules.
+    pub landlock: RawFd,
+    pub landlock_rules: Vec<(CString, u64)>,
+    pub seccomp: Option<Arc<Program>>,
+    /// True when denied system calls are reported to init.
+    pub seccomp_notify: bool,
+    pub speculation_store_bypass: bool,
+    pub speculation_indirect_branch: bool,
+
+    // Written by init and payload.
+    /// The start message and how much of the buffer it fills.
+    pub message: Vec<u8>,
+    pub message_bytes: usize,
+    /// stdin, stdout, stderr and the bundle of files, as received with the start message.
+    pub received: [RawFd; 4],
+    pub arguments: PointerArray,
+    pub environment: PointerArray,
+    pub stack: Option<VforkStack>,
+    /// The step and errno that stopped the payload before its exec.
+    pub failure: Option<(u8, Errno)>,
+    pub payload: i32,
+    /// The child-signal descriptor, and the seccomp listener when there is one.
+    pub signals: RawFd,
+    pub listener: Option<RawFd>,
+    pub denied: [(i32, u32); DENIED_MAX],
+}
+
+impl ChildImage {
+    /// An image with its buffers and without any decision.
+    pub fn new() -> ChildImage {
+        ChildImage {
+            enabled: 0,
+            control: -1,
+            kept: Vec::new(),
+            tasks: Vec::new(),
+            init_id: 0,
+            payload_id: 0,
+            hostname: CString::default(),
+            scratch: Vec::new(),
+            landlock: -1,
+            landlock_rules: Vec::new(),
+            seccomp: None,
+            seccomp_notify: false,
+            speculation_store_bypass: false,
+            speculation_indirect_branch: false,
+            // Zeroed memory of this size comes from the kernel page by page: untouched pages cost nothing.
+            message: vec![0; START_BYTES_MAX],
+            message_bytes: 0,
+            received: [-1; 4],
+            arguments: PointerArray::with_capacity(STRINGS_MAX),
+            environment: PointerArray::with_capacity(STRINGS_MAX),
+            stack: Some(VforkStack::new()),
+            failure: None,
+            payload: 0,
+            signals: -1,
+            listener: None,
+            denied: [(0, 0); DENIED_MAX],
+        }
+    }
+
+    /// True when the plan has step `index` of the sequence performed.
+    pub fn is_enabled(&self, index: usize) -> bool {
+        self.enabled & (1 << index) != 0
+    }
+
+    /// Sends `report` to the supervisor.
+    pub fn report(&self, report: Report) -> Result<(), Errno> {
+        let bytes = report.encode();
+        loop {
+            match nix::unistd::write(sys::borrow_fd(self.control), &bytes) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Runs init's steps of the sequence in their order; the result is init's exit code.
+///
+/// A step that fails is reported by number and errno and ends the cell: nothing is ever skipped because it failed.
+pub fn run_init(image: &mut ChildImage) -> i32 {
+    for (index, step) in SEQUENCE.iter().enumerate() {
+        let Act::Init(act) = step.act else { continue };
+        if !image.is_enabled(index) {
+            continue;
+        }
+        if let Err(errno) = step.fault().and_then(|()| act(image)) {
+            // The supervisor that cannot be told is gone, and this cell with it.
+            let failure = image.failure.unwrap_or((index as u8, errno));
+            let _gone = image.report(Report::Failed { step: failure.0, errno: failure.1 as i32 });
+            return 1;
+        }
+    }
+    0
+}
+
+/// Runs the payload's steps; returns only when one fails, with the failure left in the image.
+pub fn run_payload(image: &mut ChildImage) -> i32 {
+    for (index, step) in SEQUENCE.iter().enumerate() {
+        let Act::Payload(act) = step.act else { continue };
+        if !image.is_enabled(index) {
+            continue;
+        }
+        if let Err(errno) = step.fault().and_then(|()| act(image)) {
+            image.failure = Some((index as u8, errno));
+            return 127;
+        }
+    }
+    127
+}

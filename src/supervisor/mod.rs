@@ -1,0 +1,132 @@
+//! The supervisor: makes cells, watches them, destroys them.
+//!
+//! One thread, because a clone copies the whole process and is safe only when no other thread can hold a lock, and
+//! because stepping into a stage changes the file system root of all threads at once. It parses nothing that came from
+//! a network and touches no byte of output. `sandboxd run` holds the same code in its own process.
+
+mod watch;
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+pub use watch::{Ended, Watch};
+
+use crate::plan::{CellPlan, Seccomp};
+use crate::sandbox::cell::{Cell, CellError, IdRange, StepFailure, Workshop};
+use crate::sandbox::cgroup::{self, Backend, CgroupError};
+use crate::sandbox::seccomp::{Denial, Policy, Program};
+use crate::sandbox::stage::{ImageSource, Stage, StageError};
+use crate::words::host::{Host, Privilege};
+
+/// Makes cells on this machine.
+pub struct Supervisor {
+    host: Host,
+    ids: IdRange,
+    cgroups: Box<dyn Backend>,
+    stages: HashMap<String, Stage>,
+    programs: Vec<(Seccomp, Arc<Program>)>,
+    cells_made: u64,
+}
+
+/// The supervisor itself could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("failed to {step}: {}", crate::words::verdict::errno_text(*.errno as i32))]
+    Setup { step: &'static str, errno: Errno },
+}
+
+impl Supervisor {
+    /// Takes over cell making for this process: opens the cgroup parent and lets go of supplementary groups.
+    ///
+    /// As an ordinary user it first makes a user namespace of its own, in which it may do what follows.
+    ///
+    /// # Errors
+    /// No place for cgroups, or the kernel allows no user namespace.
+    pub fn open(host: &Host, cgroup: &cgroup::Probe) -> Result<Supervisor, SupervisorError> {
+        // Opened before the user namespace is made: what the user may do to cgroups is decided by who they were.
+        let cgroups = cgroup::open(cgroup, std::process::id())?;
+        let setup = |step| move |errno| SupervisorError::Setup { step, errno };
+        let ids = match host.privilege {
+            Privilege::Root => {
+                nix::unistd::setgroups(&[]).map_err(setup("let go of supplementary groups"))?;
+                crate::sandbox::probe::id_range()
+            }
+            Privilege::Rootless => {
+                enter_user_namespace().map_err(setup("make a user namespace as an ordinary user"))?;
+                IdRange { first: 0, count: 1 }
+            }
+        };
+        Ok(Supervisor { host: host.clone(), ids, cgroups, stages: HashMap::new(), programs: Vec::new(), cells_made: 0 })
+    }
+
+    /// Makes image `name` available to cells; building its stage happens once.
+    ///
+    /// # Errors
+    /// What could not be mounted.
+    pub fn stage(&mut self, name: &str, source: impl FnOnce() -> ImageSource) -> Result<(), StageError> {
+        if !self.stages.contains_key(name) {
+            let stage = Stage::build(&source(), self.host.privilege)?;
+            self.stages.insert(name.to_owned(), stage);
+        }
+        Ok(())
+    }
+
+    /// Makes a fresh cell under `plan`, whose image must be staged.
+    ///
+    /// # Errors
+    /// The step that failed; nothing of the cell is left.
+    pub fn prepare(&mut self, plan: &CellPlan) -> Result<Cell, CellError> {
+        let seccomp = plan.seccomp.as_ref().map(|seccomp| self.program(seccomp)).transpose()?;
+        let stage = self.stages.get(&plan.rootfs).ok_or_else(|| {
+            CellError::new("clone_init", StepFailure::Message(format!("image {} is not staged", plan.rootfs)))
+        })?;
+        self.cells_made += 1;
+        let name = format!("cell-{}", self.cells_made);
+        let mut workshop = Workshop { stage, cgroups: &mut *self.cgroups, seccomp, ids: self.ids };
+        Cell::prepare(plan, &name, &mut workshop)
+    }
+
+    /// The compiled filter of a plan; each distinct policy is compiled once.
+    fn program(&mut self, wanted: &Seccomp) -> Result<Arc<Program>, CellError> {
+        if let Some((_, program)) = self.programs.iter().find(|(known, _)| known == wanted) {
+            return Ok(Arc::clone(program));
+        }
+        let policy = Policy::embedded()
+            .with(&wanted.additions)
+            .map_err(|error| CellError::new("install_seccomp", StepFailure::Message(error.to_string())))?;
+        let program = Arc::new(policy.compile(if wanted.notify { Denial::Notify } else { Denial::Errno }));
+        self.programs.push((wanted.clone(), Arc::clone(&program)));
+        Ok(program)
+    }
+
+    /// What was left over by supervisors that died, and is swept now.
+    pub fn swept(&self) -> &cgroup::Swept {
+        self.cgroups.swept()
+    }
+
+    /// Removes the supervisor's own cgroups; reports everything that could not be.
+    pub fn close(mut self) -> Vec<CgroupError> {
+        self.cgroups.close()
+    }
+}
+
+/// A user namespace in which this process is root and may make mounts and further namespaces.
+fn enter_user_namespace() -> Result<(), Errno> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+    for (file, content) in
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
+    {
+        let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        std::fs::write(format!("/proc/self/{file}"), content).map_err(errno)?;
+    }
+    Ok(())
+}
+
+/// stdin, stdout, stderr and the bundle of files, as a cell receives them.
+pub type Descriptors<'a> = [BorrowedFd<'a>; 4];

@@ -1,0 +1,252 @@
+//! Watching one running cell until everything in it is dead.
+//!
+//! What can end a cell: its payload's end (init reports and leaves), a limit (wall clock, CPU time, memory where the
+//! kernel does not kill the whole cell itself), or its owner. Every one of them is SIGKILL to init or init's own exit,
+//! and shows on init's pidfd once the last process is gone.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
+
+use crate::plan::{CellPlan, CommandOwner};
+use crate::sandbox::cell::{Cell, CellError, StepFailure};
+use crate::sandbox::report::Report;
+use crate::sandbox::seccomp::syscall_name;
+use crate::sandbox::sequence::SEQUENCE;
+use crate::sandbox::sys;
+use crate::words::host::CgroupKind;
+use crate::words::verdict::{DeniedSyscall, Exit, Outcome, Stop};
+
+/// Longest time from the start of a cell to its payload's exec: what it does is a few dozen system calls.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+/// Shortest and longest pause between two looks at the CPU clock.
+const CPU_LOOK_MIN: Duration = Duration::from_millis(5);
+const CPU_LOOK_MAX: Duration = Duration::from_secs(1);
+/// Pause between two looks where no kernel limit stands behind them.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
+
+/// The end of a cell: the facts (without output), and errors of the cleanup, which never change the facts.
+pub struct Ended {
+    pub outcome: Outcome,
+    pub cleanup: Vec<String>,
+}
+
+/// A cell being watched.
+pub struct Watch<'a> {
+    cell: Cell,
+    workdir: Option<OwnedFd>,
+    plan: &'a CellPlan,
+    outcome: Outcome,
+    failure: Option<CellError>,
+    /// When the payload's program was executed, by the kernel's and by our clock; CPU time of init by then.
+    started: Option<(u64, Instant)>,
+    ended_ns: Option<u64>,
+    init_cpu_ns: u64,
+    next_look: Option<Instant>,
+}
+
+/// Watches a duplicate, so that the cell itself stays free to be asked and killed meanwhile.
+fn readable(descriptor: BorrowedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    sys::watch(descriptor.try_clone_to_owned()?, Interest::READABLE)
+}
+
+impl<'a> Watch<'a> {
+    /// Watches `cell`, which has been given its program.
+    pub fn new(cell: Cell, plan: &'a CellPlan) -> Watch<'a> {
+        Watch {
+            cell,
+            workdir: None,
+            plan,
+            outcome: Outcome::default(),
+            failure: None,
+            started: None,
+            ended_ns: None,
+            init_cpu_ns: 0,
+            next_look: None,
+        }
+    }
+
+    /// Waits for the end of the cell and destroys it. `stop` may end it before its time.
+    ///
+    /// # Errors
+    /// A step of the sequence failed, or the cell could not be watched; it is destroyed then too.
+    pub async fn run(&mut self, stop: impl Future<Output = Stop>) -> Result<Ended, CellError> {
+        let watched = self.until_dead(stop).await;
+        self.take_reports();
+        let (usage, cleanup) = self.cell.finish();
+        let cleanup: Vec<String> = cleanup.iter().map(ToString::to_string).collect();
+        watched.map_err(|error| CellError::new("watch", error))?;
+        let mut outcome = std::mem::take(&mut self.outcome);
+        if let Some(failure) = self.failure.take() {
+            outcome = Watch::judge_failure(self.plan, outcome, failure)?;
+        }
+        if let Some((started_ns, at)) = self.started {
+            outcome.wall_time = match self.ended_ns {
+                Some(ended_ns) => Duration::from_nanos(ended_ns.saturating_sub(started_ns)),
+                None => at.elapsed(),
+            };
+        } else if outcome.stop.is_none() && outcome.exec_errno.is_none() && usage.oom_kills == 0 {
+            let message = "init ended without a report".to_owned();
+            return Err(CellError::new("start_payload", StepFailure::Message(message)));
+        }
+        // What init itself used before the program ran is ours, not the run's.
+        outcome.cpu_time = usage.cpu_time.saturating_sub(Duration::from_nanos(self.init_cpu_ns));
+        outcome.memory_peak_bytes = usage.memory_peak_bytes;
+        outcome.processes_peak = usage.processes_peak.unwrap_or(2).saturating_sub(1).max(1);
+        outcome.oom_kills = usage.oom_kills;
+        outcome.process_limit_hits = usage.process_limit_hits;
+        Ok(Ended { outcome, cleanup })
+    }
+
+    /// The work directory of a compile step, once the cell is dead.
+    pub fn take_workdir(&mut self) -> Option<OwnedFd> {
+        self.workdir.take()
+    }
+
+    /// A program that cannot be executed is a verdict when its author named or made it, else our failure.
+    fn judge_failure(plan: &CellPlan, mut outcome: Outcome, failure: CellError) -> Result<Outcome, CellError> {
+        let execute = SEQUENCE.last().map(|step| step.name);
+        match failure.errno() {
+            Some(errno) if Some(failure.step) == execute && plan.command.owner == CommandOwner::Author => {
+                // The shell's convention: 127 for what is not there, 126 for what cannot be executed.
+                let code = if errno == nix::errno::Errno::ENOENT { 127 } else { 126 };
+                outcome.exit = Some(Exit::Code(code));
+                outcome.exec_errno = Some(errno as i32);
+                Ok(outcome)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    async fn until_dead(&mut self, stop: impl Future<Output = Stop>) -> io::Result<()> {
+        let control = readable(self.cell.control())?;
+        let dead = readable(self.cell.pidfd())?;
+        let out_of_memory = self.cell.oom_event().map(readable).transpose()?;
+        let mut deadline = Instant::now() + START_TIME_MAX;
+        let mut hung_up = false;
+        let mut memory_watched = out_of_memory.is_some();
+        tokio::pin!(stop);
+        let mut stopped = false;
+        loop {
+            let look = self.next_look;
+            tokio::select! {
+                biased;
+                // A report of the payload's end that is there already wins over any limit.
+                ready = control.readable(), if !hung_up => {
+                    ready?.clear_ready();
+                    let before = self.started.is_some();
+                    hung_up = !self.take_reports();
+                    if !before && let Some((_, at)) = self.started {
+                        deadline = at + self.plan.limits.wall_time;
+                        self.next_look = Some(at + self.pause_for(self.plan.limits.cpu_time));
+                    }
+                }
+                ready = dead.readable() => {
+                    ready?.retain_ready();
+                    return Ok(());
+                }
+                () = async { if let Some(event) = &out_of_memory { let _ = event.readable().await; } }, if memory_watched => {
+                    memory_watched = false;
+                    if self.cell.oom_kills().unwrap_or(0) > 0 {
+                        self.stop(Stop::Memory);
+                    }
+                }
+                reason = &mut stop, if !stopped => {
+                    stopped = true;
+                    self.stop(reason);
+                }
+                () = sleep_until(deadline), if self.outcome.stop.is_none() => {
+                    if self.started.is_none() {
+                        let message = format!("the payload did not start within {START_TIME_MAX:?}");
+                        self.failure.get_or_insert(CellError::new("start_payload", StepFailure::Message(message)));
+                    }
+                    self.stop(Stop::WallTime);
+                }
+                () = async { if let Some(at) = look { sleep_until(at).await } }, if look.is_some() && self.outcome.stop.is_none() => {
+                    self.look();
+                }
+            }
+        }
+    }
+
+    /// Ends the cell for `reason`, unless its payload has ended by itself already.
+    fn stop(&mut self, reason: Stop) {
+        if self.ended_ns.is_none() && self.outcome.stop.is_none() {
+            self.outcome.stop = Some(reason);
+        }
+        self.cell.kill();
+    }
+
+    /// Looks at the CPU clock, and at memory where nobody else does.
+    fn look(&mut self) {
+        let used =
+            self.cell.cpu_time().unwrap_or(Duration::ZERO).saturating_sub(Duration::from_nanos(self.init_cpu_ns));
+        if used >= self.plan.limits.cpu_time {
+            self.stop(Stop::CpuTime);
+            self.next_look = None;
+            return;
+        }
+        if self.plan.cgroup == CgroupKind::None && self.cell.memory_peak_bytes() > self.plan.limits.memory_bytes {
+            self.outcome.oom_kills = 1;
+            self.stop(Stop::Memory);
+            self.next_look = None;
+            return;
+        }
+        self.next_look = Some(Instant::now() + self.pause_for(self.plan.limits.cpu_time - used));
+    }
+
+    /// The earliest time at which `left` of CPU time could be used up.
+    fn pause_for(&self, left: Duration) -> Duration {
+        if self.plan.cgroup == CgroupKind::None {
+            return POLL_PAUSE;
+        }
+        // The quota is the greatest speed; quota is granted by the period, hence the floor at one core.
+        left.div_f64(self.plan.limits.cpu_rate.max(1.0)).clamp(CPU_LOOK_MIN, CPU_LOOK_MAX)
+    }
+
+    /// Takes every report that is there; false once init has hung up.
+    fn take_reports(&mut self) -> bool {
+        loop {
+            match self.cell.next_report() {
+                Ok(Some((report, descriptor))) => self.take(report, descriptor),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report, descriptor: Option<OwnedFd>) {
+        match report {
+            Report::Prepared => {}
+            Report::Workdir => self.workdir = descriptor,
+            Report::Started { at_ns, init_cpu_ns } => {
+                self.started = Some((at_ns, Instant::now()));
+                self.init_cpu_ns = init_cpu_ns;
+            }
+            Report::Failed { step, errno } => {
+                self.failure.get_or_insert(CellError::of_report(step, errno));
+            }
+            Report::Denied { number, count } => {
+                let name = syscall_name(number);
+                match self.outcome.denied_syscalls.iter_mut().find(|denied| denied.name == name) {
+                    Some(denied) => denied.count = denied.count.max(count),
+                    None => self.outcome.denied_syscalls.push(DeniedSyscall { name: name.into_owned(), count }),
+                }
+            }
+            Report::Ended { status, at_ns, init_cpu_ns } => {
+                self.outcome.exit = Some(exit_of(status));
+                self.ended_ns = Some(at_ns);
+                self.init_cpu_ns = init_cpu_ns;
+            }
+        }
+    }
+}
+
+fn exit_of(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) { Exit::Signal(libc::WTERMSIG(status)) } else { Exit::Code(libc::WEXITSTATUS(status)) }
+}
