@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::plan::{CellPlan, Surroundings, plan_version};
+use crate::plan::{CellPlan, HOST_IMAGE, Surroundings, plan_version};
 use crate::rootfs::host::HostRecipe;
 use crate::rootfs::{Format, Image, RootfsError, Store};
 use crate::runner;
@@ -18,9 +18,6 @@ use crate::supervisor::{Supervisor, SupervisorError};
 use crate::words::host::{Host, Privilege};
 use crate::words::profile::Profile;
 use crate::words::verdict::Status;
-
-/// The image of this machine's own programs.
-pub const HOST_IMAGE: &str = "host";
 
 /// What was found on this machine.
 pub struct Machine {

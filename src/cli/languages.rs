@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::{LanguagesArguments, say_warning};
 use crate::config::Config;
-use crate::machine::{HOST_IMAGE, Machine};
-use crate::plan::Surroundings;
+use crate::machine::Machine;
+use crate::plan::{HOST_IMAGE, Surroundings};
 
 /// One language as it would be run now.
 #[derive(serde::Serialize)]

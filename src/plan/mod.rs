@@ -25,10 +25,25 @@ pub struct Plan {
     pub run: CellPlan,
 }
 
+/// What kind of image a cell is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// A stack of read-only layers.
+    Layers,
+    /// The machine's own programs under a synthetic root.
+    Synthetic,
+}
+
+/// The image of this machine's own programs.
+pub const HOST_IMAGE: &str = "host";
+
 /// One cell, decided.
 #[derive(Debug, Clone)]
 pub struct CellPlan {
     pub rootfs: String,
+    pub image: ImageKind,
+    /// The cell mounts overlays of its own over the image.
+    pub overlay: bool,
     pub command: Command,
     /// Names of the files written into the work directory, with their permission bits.
     pub files: Vec<(String, u32)>,
@@ -191,6 +206,8 @@ fn cell(
     let scratch = |target, mode| Scratch { target, bytes: scratch_bytes, inodes: limits.scratch_inodes, mode };
     CellPlan {
         rootfs: around.rootfs.to_owned(),
+        image: if around.rootfs == HOST_IMAGE { ImageKind::Synthetic } else { ImageKind::Layers },
+        overlay: host.overlay,
         command,
         files: files.to_vec(),
         artifacts: Vec::new(),

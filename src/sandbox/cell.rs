@@ -23,7 +23,7 @@ use super::child::{ChildImage, run_init};
 use super::report::{REPORT_BYTES, Report};
 use super::seccomp::Program;
 use super::sequence::{Act, SEQUENCE};
-use super::stage::Stage;
+use super::stage::{Overlay, Stage};
 use super::start::Start;
 use super::sys::{self, Child};
 use super::{init, landlock};
@@ -119,7 +119,7 @@ impl Cell {
     /// The step that failed. Nothing of the cell is left then.
     pub fn prepare(plan: &CellPlan, name: &str, workshop: &mut Workshop) -> Result<Cell, CellError> {
         let mut preparation = Preparation {
-            image: image_of(plan, workshop.seccomp.clone()),
+            image: image_of(plan, workshop),
             plan,
             workshop,
             name,
@@ -264,7 +264,7 @@ impl Preparation<'_, '_> {
 }
 
 /// The memory of init and payload under `plan`, before any descriptor exists.
-fn image_of(plan: &CellPlan, seccomp: Option<Arc<Program>>) -> ChildImage {
+fn image_of(plan: &CellPlan, workshop: &Workshop) -> ChildImage {
     let mut image = ChildImage::new();
     for (index, step) in SEQUENCE.iter().enumerate() {
         if step.applies(plan) {
@@ -288,7 +288,9 @@ fn image_of(plan: &CellPlan, seccomp: Option<Arc<Program>>) -> ChildImage {
         image.landlock_rules = plan.rules.iter().map(rule).collect();
     }
     image.seccomp_notify = plan.seccomp.as_ref().is_some_and(|seccomp| seccomp.notify);
-    image.seccomp = seccomp;
+    image.seccomp = workshop.seccomp.clone();
+    let overlay = |overlay: &Overlay| (c_string(&overlay.target), c_string(&overlay.options()));
+    image.overlays = workshop.stage.overlays().iter().map(overlay).collect();
     image.speculation_store_bypass = plan.speculation_store_bypass;
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
     image

@@ -39,6 +39,8 @@ pub struct ChildImage {
     pub init_id: u32,
     pub payload_id: u32,
     pub hostname: CString,
+    /// Target and mount options of each overlay over the image's read-only parts.
+    pub overlays: Vec<(CString, CString)>,
     /// Target below the new root and mount options of each writable tmpfs.
     pub scratch: Vec<(CString, CString)>,
     /// The ruleset, and the path and access of each of its rules.
@@ -79,6 +81,7 @@ impl ChildImage {
             init_id: 0,
             payload_id: 0,
             hostname: CString::default(),
+            overlays: Vec::new(),
             scratch: Vec::new(),
             landlock: -1,
             landlock_rules: Vec::new(),

@@ -102,8 +102,24 @@ pub(super) fn forbid_user_namespaces(_: &mut ChildImage) -> Step {
 
 pub(super) fn bind_root(_: &mut ChildImage) -> Step {
     let none = None::<&CStr>;
-    nix::mount::mount(Some(STAGED_ROOT), STAGED_ROOT, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    nix::mount::mount(Some(STAGED_ROOT), STAGED_ROOT, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+}
+
+pub(super) fn mount_overlays(image: &mut ChildImage) -> Step {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    for (target, options) in &image.overlays {
+        nix::mount::mount(Some(c"overlay"), target.as_c_str(), Some(c"overlay"), flags, Some(options.as_c_str()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn enter_root(_: &mut ChildImage) -> Step {
     nix::unistd::chdir(STAGED_ROOT)
+}
+
+pub(super) fn bind_devices(_: &mut ChildImage) -> Step {
+    let none = None::<&CStr>;
+    nix::mount::mount(Some(c"/dev"), c"dev", none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
 }
 
 pub(super) fn mount_proc(_: &mut ChildImage) -> Step {

@@ -19,6 +19,7 @@ pub fn host(cgroup: cgroup::Kind) -> Host {
             cgroup::Kind::Hybrid => CgroupKind::Hybrid,
             cgroup::Kind::None => CgroupKind::None,
         },
+        overlay: has_overlay(),
         landlock_abi: sys::landlock_abi(),
         seccomp: sys::seccomp_action_available(libc::SECCOMP_RET_ERRNO),
         seccomp_notify: sys::seccomp_action_available(libc::SECCOMP_RET_USER_NOTIF),
@@ -28,6 +29,13 @@ pub fn host(cgroup: cgroup::Kind) -> Host {
         open_files_hard,
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
     }
+}
+
+/// Whether the kernel has overlayfs; asking for it loads its module where that is allowed.
+fn has_overlay() -> bool {
+    let listed = |text: String| text.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    fs::read_to_string("/proc/filesystems").is_ok_and(listed)
+        || rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
 }
 
 fn namespace_file(name: &str) -> String {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::cell::{self, Preparation, StepFailure};
 use super::child::ChildImage;
 use super::{init, payload};
-use crate::plan::{Access, CellPlan};
+use crate::plan::{Access, CellPlan, ImageKind};
 use crate::words::host::CgroupKind;
 use crate::words::limits::{format_size, format_time};
 
@@ -95,7 +95,7 @@ fn nothing(_: &CellPlan) -> Vec<String> {
 
 /// The order of isolation.
 #[rustfmt::skip]
-pub static SEQUENCE: [Step; 47] = [
+pub static SEQUENCE: [Step; 50] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
@@ -134,7 +134,14 @@ pub static SEQUENCE: [Step; 47] = [
     init("forbid_user_namespaces", init::forbid_user_namespaces,
         "a nested user namespace would open kernel code that needs capabilities; needs the stage's proc"),
     init("bind_root", init::bind_root,
-        "pivot_root wants a mount that is not locked; the copy keeps every read-only lock").shows(show_root),
+        "pivot_root wants a mount that is not locked; the copy keeps every read-only lock").when(has_bound_root),
+    init("mount_overlays", init::mount_overlays,
+        "inodes of the cell's own over the shared layers: no file lock of one cell is seen by another")
+        .when(has_overlay).shows(show_root),
+    init("enter_root", init::enter_root,
+        "what is mounted from here on is named relative to the new root"),
+    init("bind_devices", init::bind_devices,
+        "the stage's few harmless devices, read-only, and no others"),
     init("mount_proc", init::mount_proc,
         "its own processes only, read-only; must precede pivot_root, while the stage's proc is still in view")
         .shows(|_| vec!["proc /proc ro,nosuid,nodev,noexec,subset=pid,hidepid=invisible".to_owned()]),
@@ -207,6 +214,12 @@ fn is_v2(plan: &CellPlan) -> bool {
 fn is_hybrid(plan: &CellPlan) -> bool {
     plan.cgroup == CgroupKind::Hybrid
 }
+fn has_bound_root(plan: &CellPlan) -> bool {
+    plan.image == ImageKind::Synthetic || !plan.overlay
+}
+fn has_overlay(plan: &CellPlan) -> bool {
+    plan.overlay
+}
 fn has_landlock(plan: &CellPlan) -> bool {
     plan.landlock.is_some()
 }
@@ -241,7 +254,7 @@ fn show_identity(plan: &CellPlan) -> Vec<String> {
 
 fn show_root(plan: &CellPlan) -> Vec<String> {
     vec![
-        format!("image {} / ro,nosuid,nodev", plan.rootfs),
+        format!("overlay / ro,nosuid,nodev over image {}", plan.rootfs),
         "tmpfs /dev ro,nosuid,noexec: null zero full random urandom fd stdin stdout stderr shm".to_owned(),
     ]
 }
@@ -347,7 +360,9 @@ mod tests {
             ("set_oom_score", "become_init_user"),
             ("become_init_user", "die_with_supervisor"),
             ("forbid_user_namespaces", "detach_old_root"),
-            ("bind_root", "pivot_root"),
+            ("bind_root", "mount_overlays"),
+            ("mount_overlays", "bind_devices"),
+            ("bind_devices", "pivot_root"),
             ("mount_proc", "pivot_root"),
             ("pivot_root", "detach_old_root"),
             ("mount_scratch", "add_landlock_rules"),

@@ -3,12 +3,15 @@
 //! A cell's mount namespace is a copy of the one its init was cloned in. The supervisor therefore prepares a tiny one
 //! per image, once, and steps into it for the moment of the clone:
 //! ```text
-//! /            a tmpfs of a few kilobytes, read-only
-//! /proc        so that init may mount a proc of its own (the kernel wants a fully visible one beside it)
-//! /rootfs      the image, read-only, nosuid, nodev
-//! /rootfs/dev  null, zero, full, random, urandom and links, read-only
+//! /          a tmpfs of a few kilobytes, read-only
+//! /proc      so that init may mount a proc of its own (the kernel wants a fully visible one beside it)
+//! /rootfs    where init puts the image together: the machine's own programs, or an empty mount point
+//! /layer0 …  the image's layers, read-only, nosuid, nodev
+//! /dev       null, zero, full, random, urandom and links, read-only
 //! ```
-//! Two things follow. The copy is small, whatever the host has mounted, so that a clone is cheap; and it never holds
+//! Each cell mounts an overlay of its own over the read-only layers ([`Stage::overlays`]). The page cache is shared all
+//! the same, but inodes are not: two cells cannot signal each other by locking a file of the image, and an overlay
+//! without an upper layer has no writable state at all. Two more things follow. The copy is small, whatever the host has mounted, so that a clone is cheap; and it never holds
 //! the host's file systems, not even for the time before pivot_root. Because the copy belongs to a less privileged
 //! user namespace, the kernel locks every read-only, nosuid and nodev flag in it: not even a payload that gained all
 //! capabilities of its cell could remount the image writable. The stage is nowhere to be seen on the host and goes
@@ -78,6 +81,14 @@ fn rustix_failed<'a>(
 pub struct Stage {
     namespace: OwnedFd,
     home: Home,
+    overlays: Vec<Overlay>,
+}
+
+/// An overlay that init mounts: where, and its read-only lower directories, uppermost first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    pub target: String,
+    pub lowers: Vec<String>,
 }
 
 /// The supervisor's own mount namespace and working directory.
@@ -103,13 +114,23 @@ impl Stage {
     ///
     /// # Errors
     /// The mount or file operation that failed, with its path.
-    pub fn build(source: &ImageSource, privilege: Privilege) -> Result<Stage, StageError> {
+    pub fn build(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<Stage, StageError> {
         let home = Home::open()?;
+        let overlays = match source {
+            _ if !overlay => Vec::new(),
+            ImageSource::Layers(layers) => vec![Overlay::of_layers(layers.len())],
+            ImageSource::Synthetic(layout) => layout.binds.iter().filter_map(Overlay::of_bind).collect(),
+        };
         unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the stage"))?;
-        let built = build_in_place(source, privilege);
+        let built = build_in_place(source, privilege, overlay);
         let namespace = built.and_then(|()| open_path("/proc/self/ns/mnt", OFlag::O_RDONLY));
         home.return_to().map_err(failed("return from the stage of", "an image"))?;
-        Ok(Stage { namespace: namespace?, home })
+        Ok(Stage { namespace: namespace?, home, overlays })
+    }
+
+    /// The overlays that a cell mounts over the image's read-only parts, in this order.
+    pub fn overlays(&self) -> &[Overlay] {
+        &self.overlays
     }
 
     /// Runs `act` inside the stage and returns to the supervisor's own namespace.
@@ -124,11 +145,34 @@ impl Stage {
     }
 }
 
+impl Overlay {
+    /// The root of an image of `count` layers. Without an upper directory overlayfs wants two lower ones at least.
+    fn of_layers(count: usize) -> Overlay {
+        let mut lowers: Vec<String> = (0..count).rev().map(|index| format!("/layer{index}")).collect();
+        if count == 1 {
+            lowers.push("/empty".to_owned());
+        }
+        Overlay { target: "/rootfs".to_owned(), lowers }
+    }
+
+    /// A bound directory of programs and libraries. The few directories of /etc are not worth a mount each.
+    fn of_bind((source, target): &(PathBuf, PathBuf)) -> Option<Overlay> {
+        let worth = source.is_dir() && !target.starts_with("/etc");
+        let target = format!("/rootfs{}", target.display());
+        worth.then(|| Overlay { lowers: vec![target.clone(), "/empty".to_owned()], target })
+    }
+
+    /// The options of mount(2) that make it.
+    pub fn options(&self) -> String {
+        format!("lowerdir={}", self.lowers.join(":"))
+    }
+}
+
 const READ_ONLY: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
 /// Where the stage is put together; any directory that exists everywhere serves, since nobody else sees it.
 const STAGE: &str = "/tmp";
 
-fn build_in_place(source: &ImageSource, privilege: Privilege) -> Result<(), StageError> {
+fn build_in_place(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<(), StageError> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("make private", "/"))?;
     // Sources are opened before the stage covers anything.
@@ -147,7 +191,7 @@ fn build_in_place(source: &ImageSource, privilege: Privilege) -> Result<(), Stag
     )
     .map_err(failed("mount a tmpfs on", STAGE))?;
     nix::unistd::chdir(STAGE).map_err(failed("enter", STAGE))?;
-    for directory in ["proc", "rootfs"] {
+    for directory in ["proc", "dev", "empty", "rootfs"] {
         make_directory(Path::new(directory))?;
     }
     match privilege {
@@ -158,7 +202,7 @@ fn build_in_place(source: &ImageSource, privilege: Privilege) -> Result<(), Stag
         }
         Privilege::Rootless => attach(&host_proc, Path::new("proc"))?,
     }
-    assemble(source, opened, devices)?;
+    assemble(source, opened, devices, overlay)?;
     // The only way to what lies below is the old root, which is let go of here.
     nix::unistd::pivot_root(".", ".").map_err(failed("pivot the root into", STAGE))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root from", STAGE))?;
@@ -188,9 +232,9 @@ fn open_sources(source: &ImageSource) -> Result<Opened, StageError> {
     }
 }
 
-fn assemble(source: &ImageSource, opened: Opened, devices: Vec<OwnedFd>) -> Result<(), StageError> {
+fn assemble(source: &ImageSource, opened: Opened, devices: Vec<OwnedFd>, overlay: bool) -> Result<(), StageError> {
     match (source, opened) {
-        (ImageSource::Layers(_), Opened::Layers(layers)) => assemble_layers(layers)?,
+        (ImageSource::Layers(_), Opened::Layers(layers)) => assemble_layers(layers, overlay)?,
         (ImageSource::Synthetic(layout), Opened::Binds(binds)) => assemble_synthetic(layout, &binds)?,
         _ => return Err(failed("match the sources of", "the image")(Errno::EINVAL)),
     }
@@ -198,33 +242,21 @@ fn assemble(source: &ImageSource, opened: Opened, devices: Vec<OwnedFd>) -> Resu
     if matches!(source, ImageSource::Synthetic(_)) { remount_read_only("rootfs", MsFlags::empty()) } else { Ok(()) }
 }
 
-fn assemble_layers(layers: Vec<(OwnedFd, bool)>) -> Result<(), StageError> {
-    let single = layers.len() == 1;
-    let mut lowers = Vec::new();
+fn assemble_layers(layers: Vec<(OwnedFd, bool)>, overlay: bool) -> Result<(), StageError> {
+    if !overlay && layers.len() > 1 {
+        return Err(failed("stack without overlayfs the layers of", "the image")(Errno::ENODEV));
+    }
     for (index, (layer, erofs)) in layers.iter().enumerate() {
-        let target = if single { PathBuf::from("rootfs") } else { PathBuf::from(format!("layer{index}")) };
-        if !single {
+        let target = if overlay { PathBuf::from(format!("layer{index}")) } else { PathBuf::from("rootfs") };
+        if overlay {
             make_directory(&target)?;
         }
         if *erofs {
             mount_erofs(layer, &target)?;
         } else {
             attach(layer, &target)?;
-            remount_read_only(&target, MsFlags::empty())?;
+            set_attributes_recursively(&target)?;
         }
-        lowers.push(target);
-    }
-    if single {
-        return Ok(());
-    }
-    // Overlay lists the uppermost layer first.
-    let names: Vec<String> = lowers.iter().rev().map(|lower| lower.display().to_string()).collect();
-    let options = format!("lowerdir={}", names.join(":"));
-    mount(Some("overlay"), "rootfs", Some("overlay"), READ_ONLY, Some(options.as_str()))
-        .map_err(failed("mount the overlay of layers on", "rootfs"))?;
-    for lower in &lowers {
-        // The overlay holds mounts of its own; without these names a cell's copy is smaller.
-        umount2(lower, MntFlags::MNT_DETACH).map_err(failed("detach", lower))?;
     }
     Ok(())
 }
@@ -296,7 +328,7 @@ const DEVICES: [Device; 5] = [
 
 /// /dev: nodes of our own when we may make them, else binds of the host's.
 fn mount_devices(host_devices: &[OwnedFd]) -> Result<(), StageError> {
-    let dev = Path::new("rootfs/dev");
+    let dev = Path::new("dev");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("dev"), dev, Some("tmpfs"), flags, Some("size=64k,nr_inodes=32,mode=755"))
         .map_err(failed("mount a tmpfs on", dev))?;

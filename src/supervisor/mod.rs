@@ -70,7 +70,7 @@ impl Supervisor {
     /// What could not be mounted.
     pub fn stage(&mut self, name: &str, source: impl FnOnce() -> ImageSource) -> Result<(), StageError> {
         if !self.stages.contains_key(name) {
-            let stage = Stage::build(&source(), self.host.privilege)?;
+            let stage = Stage::build(&source(), self.host.privilege, self.host.overlay)?;
             self.stages.insert(name.to_owned(), stage);
         }
         Ok(())

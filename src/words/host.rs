@@ -34,6 +34,8 @@ pub struct Host {
     pub kernel: String,
     pub privilege: Privilege,
     pub cgroup: CgroupKind,
+    /// Overlayfs can give each cell inodes of its own over the image's.
+    pub overlay: bool,
     /// Landlock ABI version; 0 when the kernel has none.
     pub landlock_abi: u32,
     pub seccomp: bool,
