@@ -337,7 +337,9 @@ pub(super) fn reap(image: &mut ChildImage) -> Step {
                     image.report(Report::Denied { number: *number as u32, count: *count })?;
                 }
                 let at_ns = sys::monotonic_ns();
-                return image.report(Report::Ended { status, at_ns, init_cpu_ns: sys::process_cpu_ns() });
+                let (reaped_cpu_ns, reaped_memory_bytes) = sys::children_usage();
+                let init_cpu_ns = sys::process_cpu_ns();
+                return image.report(Report::Ended { status, at_ns, init_cpu_ns, reaped_cpu_ns, reaped_memory_bytes });
             }
         }
         wait_for_event(image)?;

@@ -99,7 +99,7 @@ pub static SEQUENCE: [Step; 50] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
-        "before any process of the cell exists, so that none ever runs unlimited").when(has_cgroup).shows(show_cgroup),
+        "before any process of the cell exists, so that none ever runs unlimited").shows(show_cgroup),
     supervisor("create_landlock_ruleset", cell::create_landlock_ruleset,
         "an empty ruleset denies everything it handles; init adds the paths it makes").when(has_landlock),
     supervisor("clone_init", cell::clone_init,
@@ -205,9 +205,6 @@ pub static SEQUENCE: [Step; 50] = [
         "the untrusted program").shows(show_command),
 ];
 
-fn has_cgroup(plan: &CellPlan) -> bool {
-    plan.cgroup != CgroupKind::None
-}
 fn is_v2(plan: &CellPlan) -> bool {
     plan.cgroup == CgroupKind::V2
 }
@@ -226,8 +223,13 @@ fn has_landlock(plan: &CellPlan) -> bool {
 
 fn show_cgroup(plan: &CellPlan) -> Vec<String> {
     let limits = &plan.limits;
+    let weaker = if plan.cgroup == CgroupKind::None {
+        ": usage is polled, nothing of this is enforced by the kernel"
+    } else {
+        ""
+    };
     vec![
-        format!("cgroup {}", plan.cgroup.name()),
+        format!("cgroup {}{weaker}", plan.cgroup.name()),
         format!("memory {} without swap, out of memory kills the whole cell", format_size(limits.memory_bytes)),
         format!("processes {} (and init)", limits.processes),
         format!("cpu_rate {} cores", limits.cpu_rate),

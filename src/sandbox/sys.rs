@@ -349,6 +349,16 @@ pub fn wait_any(no_hang: bool) -> SysResult<Option<(i32, i32)>> {
     check(pid).map(|pid| (pid != 0).then_some((pid as i32, status)))
 }
 
+/// CPU time, in nanoseconds, of all children reaped up to now, and the most memory one of them had resident, in bytes.
+pub fn children_usage() -> (u64, u64) {
+    // SAFETY: rusage is plain integers, for which zeroes are valid.
+    let mut usage: libc::rusage = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the kernel writes one rusage; with these arguments the call cannot fail.
+    unsafe { libc::syscall(libc::SYS_getrusage, libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+}
+
 /// CPU time this process has used, in nanoseconds.
 pub fn process_cpu_ns() -> u64 {
     clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)

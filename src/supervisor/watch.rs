@@ -95,10 +95,11 @@ impl<'a> Watch<'a> {
             return Err(CellError::new("start_payload", StepFailure::Message(message)));
         }
         // What init itself used before the program ran is ours, not the run's.
-        outcome.cpu_time = usage.cpu_time.saturating_sub(Duration::from_nanos(self.init_cpu_ns));
-        outcome.memory_peak_bytes = usage.memory_peak_bytes;
+        let counted = usage.cpu_time.saturating_sub(Duration::from_nanos(self.init_cpu_ns));
+        outcome.cpu_time = outcome.cpu_time.max(counted);
+        outcome.memory_peak_bytes = outcome.memory_peak_bytes.max(usage.memory_peak_bytes);
         outcome.processes_peak = usage.processes_peak.unwrap_or(2).saturating_sub(1).max(1);
-        outcome.oom_kills = usage.oom_kills;
+        outcome.oom_kills = outcome.oom_kills.max(usage.oom_kills);
         outcome.process_limit_hits = usage.process_limit_hits;
         Ok(Ended { outcome, cleanup })
     }
@@ -238,8 +239,12 @@ impl<'a> Watch<'a> {
                     None => self.outcome.denied_syscalls.push(DeniedSyscall { name: name.into_owned(), count }),
                 }
             }
-            Report::Ended { status, at_ns, init_cpu_ns } => {
+            Report::Ended { status, at_ns, init_cpu_ns, reaped_cpu_ns, reaped_memory_bytes } => {
                 self.outcome.exit = Some(exit_of(status));
+                if self.plan.cgroup == CgroupKind::None {
+                    self.outcome.cpu_time = self.outcome.cpu_time.max(Duration::from_nanos(reaped_cpu_ns));
+                    self.outcome.memory_peak_bytes = self.outcome.memory_peak_bytes.max(reaped_memory_bytes);
+                }
                 self.ended_ns = Some(at_ns);
                 self.init_cpu_ns = init_cpu_ns;
             }
