@@ -1,4 +1,43 @@
 //! sandboxd runs untrusted programs, each in a brand-new sandbox.
+//!
+//! # The path of a run
+//! ```text
+//! words --plan (pure)--> Plan --supervisor--> cell --> Outcome --judge (pure)--> Verdict
+//! ```
+//! A face ([`cli`], and HTTP later) turns its own words into a [`words::request::Request`]. [`plan`] settles every
+//! option against profile, limits and host, without I/O. The [`runner`] holds the streams and has the [`supervisor`]
+//! make cells. A cell is built by the steps of [`sandbox::sequence`], in that order, by three processes:
+//! ```text
+//! supervisor --clone3--> init (PID 1 of the cell) --vfork--> payload --execve--> the untrusted program
+//! ```
+//! What happened comes back as facts ([`words::verdict::Outcome`]), and one pure function says what they mean.
+//!
+//! # Layers
+//! Lower layers know nothing of higher ones; `tests/architecture.rs` holds this.
+//! ```text
+//! words                 plain data, no I/O
+//! plan                  Request x Profile x Host -> Plan, pure
+//! sandbox    rootfs     cells;  images (neither knows the other)
+//! supervisor            makes, watches and destroys cells, on one thread
+//! runner                one run with its streams, compile step first
+//! config                the only reader of configuration files and environment
+//! machine               this machine under a configuration: limits, images, versions
+//! api                   the faces' own words, one file a dialect
+//! cli                   the command line
+//! ```
+//!
+//! # Invariants
+//! - `unsafe` is in `sandbox/sys.rs` and nowhere else.
+//! - The order of isolation is stated once, in [`sandbox::sequence::SEQUENCE`]; options do not appear there.
+//! - Fail closed: a step is left out by the plan or fails the run. No errno of a step is ignored.
+//! - Between clone and exec: system calls only. No allocation, lock, log or panic (`sandbox/{init,payload,child}.rs`).
+//! - Nothing under `sandbox` knows HTTP, configuration or the environment, and of tokio only `sys::watch`.
+//! - Nothing below [`config`] reads the environment or a configuration file.
+//! - A cell is used for one run. Nothing of it outlives the run, and nothing of another run is ever in it.
+//! - A payload's misbehaviour is a verdict, never an `Err`. `Err` is the caller's mistake or our failure.
+//! - What a host cannot enforce is settled in the plan and reported in every verdict.
+//! - The process that makes cells has one thread.
+
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -264,13 +264,12 @@ fn split_unit(text: &str) -> Result<(f64, &str), String> {
     Ok((number, unit.trim()))
 }
 
-/// `1.5s`, `500ms`: the way [`parse_time`] reads it.
+/// `1.5s`, `500ms`, `12.3ms`: the way [`parse_time`] reads it, rounded to what a person looks at.
 pub fn format_time(time: Duration) -> String {
-    if time.as_millis() >= 1000 {
-        format!("{}s", time.as_secs_f64())
-    } else {
-        format!("{}ms", time.as_secs_f64() * 1e3)
-    }
+    let (value, unit) =
+        if time.as_millis() >= 1000 { (time.as_secs_f64(), "s") } else { (time.as_secs_f64() * 1e3, "ms") };
+    let text = format!("{value:.2}");
+    format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// `64M`, `1.5G`, `100B`: the way [`parse_size`] reads it.
@@ -331,6 +330,15 @@ mod tests {
         }
         assert!(parse_size("99999999999999999999").is_err());
         assert!(parse_time("99999999999999999999999h").is_err());
+    }
+
+    #[test]
+    fn times_are_shown_short() {
+        let shown = |microseconds| format_time(Duration::from_micros(microseconds));
+        assert_eq!(
+            [shown(305_792), shown(10_000_000), shown(1_009_456), shown(500_000)],
+            ["305.79ms", "10s", "1.01s", "500ms"]
+        );
     }
 
     #[test]

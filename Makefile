@@ -1,0 +1,61 @@
+# sandboxd: what to type. Every target does the set-up it needs by itself, says what it does, and is quick the second time.
+
+CARGO   ?= cargo
+# Images are built here; a second build of the same recipes takes a millisecond.
+STORE   ?= /var/lib/sandboxd/rootfs
+RELEASE := target/release/sandboxd
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test bench rootfs rootfs-all check lint man install clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the program: target/release/sandboxd
+	@scripts/setup cc
+	$(CARGO) build --release
+
+run: build ## Run examples/hello.py in a complete sandbox
+	@scripts/setup mmdebstrap mkfs.erofs
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build python
+	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
+
+test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
+	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare
+	$(CARGO) build --release
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
+
+bench: ## Measure cells against the bare command and bubblewrap (minutes)
+	@scripts/setup cc mmdebstrap mkfs.erofs bwrap
+	$(CARGO) build --release
+	$(CARGO) bench
+
+rootfs: build ## Build the images of all languages known to this version
+	@scripts/setup mmdebstrap mkfs.erofs npm
+	$(RELEASE) --rootfs-dir $(STORE) rootfs build
+
+rootfs-all: build ## Build every image there is a recipe for
+	@scripts/setup mmdebstrap mkfs.erofs npm
+	$(RELEASE) --rootfs-dir $(STORE) rootfs build --all
+
+check: build ## Say what this machine can enforce
+	$(RELEASE) --rootfs-dir $(STORE) check
+
+lint: ## Format check and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+man: build ## Write man pages and completions into target/man and target/completions
+	$(RELEASE) man target/man
+	@mkdir -p target/completions
+	@for shell in bash zsh fish; do $(RELEASE) completions $$shell > target/completions/sandboxd.$$shell; done
+
+install: build man ## Install the program, man pages and completions below $(DESTDIR)/usr/local
+	install -D -m 755 $(RELEASE) $(DESTDIR)/usr/local/bin/sandboxd
+	install -d $(DESTDIR)/usr/local/share/man/man1
+	install -m 644 target/man/*.1 $(DESTDIR)/usr/local/share/man/man1
+	install -D -m 644 target/completions/sandboxd.bash $(DESTDIR)/usr/local/share/bash-completion/completions/sandboxd
+
+clean: ## Remove what cargo built (images stay: sandboxd rootfs remove)
+	$(CARGO) clean
