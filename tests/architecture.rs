@@ -97,7 +97,8 @@ fn nothing_below_the_configuration_reads_the_environment() {
     for path in sources() {
         let layer = layer_of(&path);
         // The builder hands its tools the user's own proxy and mirror settings.
-        if ["words", "plan", "sandbox", "supervisor", "runner"].contains(&layer.as_str()) && !path.ends_with("tests.rs") {
+        if ["words", "plan", "sandbox", "supervisor", "runner"].contains(&layer.as_str()) && !path.ends_with("tests.rs")
+        {
             assert!(!code(&path).contains("env::var"), "{} reads the environment", path.display());
         }
     }
@@ -153,7 +154,8 @@ fn dependencies_have_known_licences() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let known = ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "Unlicense", "0BSD"];
+    let known =
+        ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "Unlicense", "0BSD"];
     for package in metadata["packages"].as_array().unwrap() {
         let licence = package["license"].as_str().unwrap_or("none");
         // One alternative of an OR that is known in all its AND parts is enough.
@@ -179,7 +181,17 @@ const DUPLICATES: [(&str, &str); 5] = [
 #[test]
 fn no_dependency_is_built_twice_without_a_reason() {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--duplicates", "--depth", "0", "--edges", "normal", "--target", "x86_64-unknown-linux-gnu"])
+        .args([
+            "tree",
+            "--offline",
+            "--duplicates",
+            "--depth",
+            "0",
+            "--edges",
+            "normal",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(root())
         .output()
         .unwrap();

@@ -5,6 +5,7 @@ mod documents;
 mod languages;
 mod rootfs;
 mod run;
+mod supervisor;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,6 +76,13 @@ enum Command {
     /// Build, list, verify and remove root filesystem images
     #[command(subcommand)]
     Rootfs(rootfs::RootfsCommand),
+    /// Serve a front on stdin by the supervisor protocol
+    #[command(hide = true)]
+    Supervisor {
+        /// Cells alive at once
+        #[arg(long, default_value_t = 1000)]
+        cells_max: usize,
+    },
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a directory
@@ -198,6 +206,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&config, &arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
+        Command::Supervisor { cells_max } => supervisor::main(&config, cells_max),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
     });

@@ -100,7 +100,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     #[cfg(not(debug_assertions))]
     let (left_out, without_namespace) = (Vec::new(), Vec::<String>::new());
     let stdin_path = arguments.stdin.clone();
-    let request = request_of(arguments)?;
+    let (request, sources) = request_of(arguments)?;
     let profile = select_profile(&request, &profiles)?;
 
     let mut machine = Machine::look(config)?;
@@ -118,11 +118,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     warn_of_what_is_weaker(&machine);
 
     let id = uuid::Uuid::now_v7().to_string();
-    let sources = request.files.iter().chain(match &request.program {
-        Program::Source(file) => Some(file),
-        Program::Command(_) => None,
-    });
-    let input = Input { files: sources.collect(), stdin };
+    let input = Input { files: sources.iter().collect(), stdin };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("failed to start the event loop: {error}")))?;
 
@@ -178,8 +174,10 @@ fn with_profile_of(arguments: &RunArguments, mut profiles: Profiles) -> Result<P
     Ok(profiles)
 }
 
-/// The request that the command line describes; reads the files it names.
-fn request_of(arguments: RunArguments) -> Result<Request, Failure> {
+/// The request that the command line describes, and the files it names.
+fn request_of(arguments: RunArguments) -> Result<(Request, Vec<SourceFile>), Failure> {
+    let mut sources = arguments.files.iter().map(|file| named_file(file)).collect::<Result<Vec<_>, _>>()?;
+    let files = sources.iter().map(SourceFile::entry).collect();
     let mut words = arguments.words.into_iter();
     let is_command = command_is_meant();
     let first = words.next().ok_or_else(|| Failure::new("there is nothing to run").hint("write: sandboxd run FILE"))?;
@@ -193,9 +191,11 @@ fn request_of(arguments: RunArguments) -> Result<Request, Failure> {
         let path = PathBuf::from(&first);
         let name = path.file_name().and_then(OsStr::to_str);
         let name = name.ok_or_else(|| Failure::new(format!("{path:?} has no file name that is UTF-8 text")))?;
-        Program::Source(SourceFile { name: name.to_owned(), content: read_source(&path)? })
+        let source = SourceFile { name: name.to_owned(), content: read_source(&path)? };
+        let entry = source.entry();
+        sources.push(source);
+        Program::Source(entry)
     };
-    let files = arguments.files.iter().map(|file| named_file(file)).collect::<Result<_, _>>()?;
     let environment = arguments.environment.iter().map(|variable| {
         let bytes = variable.as_bytes();
         let split = bytes.iter().position(|byte| *byte == b'=');
@@ -203,7 +203,7 @@ fn request_of(arguments: RunArguments) -> Result<Request, Failure> {
             split.ok_or_else(|| Failure::new(format!("--env {variable:?} has no `=`")).hint("write NAME=VALUE"))?;
         Ok((bytes[..split].to_vec(), bytes[split + 1..].to_vec()))
     });
-    Ok(Request {
+    let request = Request {
         language: arguments.language.or_else(|| profile_language(arguments.profile.as_deref())),
         program,
         arguments: program_arguments,
@@ -219,7 +219,8 @@ fn request_of(arguments: RunArguments) -> Result<Request, Failure> {
             ..LimitsRequest::default()
         },
         rootfs: arguments.rootfs,
-    })
+    };
+    Ok((request, sources))
 }
 
 /// `run [FLAGS] -- COMMAND`: the parser swallows the first `--`, so the raw arguments tell whether it came before the
@@ -266,7 +267,7 @@ fn read_source(path: &Path) -> Result<Vec<u8>, Failure> {
     if !metadata.is_file() {
         return Err(failed("it is not a regular file".to_owned()));
     }
-    if metadata.len() > bounds::FILES_BYTES_MAX as u64 {
+    if metadata.len() > bounds::FILES_BYTES_MAX {
         return Err(failed(format!(
             "it has {} bytes, more than the {} allowed",
             metadata.len(),

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use super::c_string;
 use crate::words::profile::Profile;
-use crate::words::request::{Program, Request, RequestError, SourceFile, bounds};
+use crate::words::request::{FileEntry, Program, Request, RequestError, bounds};
 
 /// Where a cell's files lie and its program starts.
 pub const WORKDIR: &str = "/work";
@@ -81,7 +81,7 @@ pub(super) fn of_run(request: &Request, profile: Option<&Profile>) -> Result<Com
 /// A profile's command with `{source}` filled in, followed by `arguments`.
 pub(super) fn of_step(
     words: &[String],
-    source: &SourceFile,
+    source: &FileEntry,
     profile: &Profile,
     arguments: &[Vec<u8>],
     extra: &[(Vec<u8>, Vec<u8>)],

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
 use crate::words::limits::Limits;
 use crate::words::profile::{Profile, Profiles, SyscallAddition};
-use crate::words::request::{Program, Request, RequestError, bounds, check_file_name};
+use crate::words::request::{FileEntry, Program, Request, RequestError, bounds, check_file_name};
 
 pub use command::{Command, CommandOwner, PATH_DEFAULT, WORKDIR};
 
@@ -184,7 +184,7 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
 
 /// The cell that asks a toolchain for its version, with the service's default limits.
 pub fn plan_version(profile: &Profile, around: &Surroundings) -> CellPlan {
-    let source = crate::words::request::SourceFile { name: profile.source.clone(), content: Vec::new() };
+    let source = FileEntry { name: profile.source.clone(), bytes: 0 };
     let command = command::of_step(&profile.version.command, &source, profile, &[], &[]);
     cell(around, profile.compile_limits(), command, Some(profile), &[])
 }
@@ -281,7 +281,7 @@ fn check_files(request: &Request) -> Result<(), RequestError> {
         let message = format!("{} files are more than the {} that a run may have", all.len(), bounds::FILES_MAX);
         return Err(RequestError::new("files", message));
     }
-    let bytes: usize = all.iter().map(|file| file.content.len()).sum();
+    let bytes = all.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
     if bytes > bounds::FILES_BYTES_MAX {
         let message = format!("{bytes} bytes of files are more than the {} allowed", bounds::FILES_BYTES_MAX);
         return Err(RequestError::new("files", message));
@@ -299,7 +299,7 @@ fn check_files(request: &Request) -> Result<(), RequestError> {
             }
         }
     }
-    if let Some(empty) = program.filter(|program| program.content.is_empty()) {
+    if let Some(empty) = program.filter(|program| program.bytes == 0) {
         return Err(RequestError::new("code", format!("{:?} is empty: there is nothing to run", empty.name)));
     }
     Ok(())

@@ -3,7 +3,6 @@
 //! This is the side of the streams: it holds the near ends of the pipes, which the supervisor never reads. Every face
 //! (the terminal, HTTP) runs programs through [`run`].
 
-mod files;
 mod streams;
 
 use std::future::Future;
@@ -13,10 +12,9 @@ use nix::errno::Errno;
 
 pub use streams::{Captured, Sink, SinkClosed, Stdin, StepKind, Stream};
 
-use crate::plan::{CellPlan, Plan, WORKDIR};
+use crate::plan::{CellPlan, Plan};
 use crate::sandbox::cell::{CellError, StepFailure};
-use crate::sandbox::start::{Start, StartFile};
-use crate::supervisor::{Supervisor, Watch};
+use crate::supervisor::{Supervisor, Watch, files, start_of};
 use crate::words::request::SourceFile;
 use crate::words::verdict::{Exit, Outcome, Status, Stop, Verdict, judge};
 
@@ -127,7 +125,7 @@ async fn run_step(
     let failed = |error: std::io::Error| CellError::new("create_streams", StepFailure::from(error));
     let (far, near) = streams::open(stdin).map_err(failed)?;
     let mut cell = supervisor.prepare(plan)?;
-    let start = start_of(plan, &files);
+    let start = start_of(plan, &files.table);
     cell.start(&start, &[far.stdin.as_fd(), far.stdout.as_fd(), far.stderr.as_fd(), files.content.as_fd()])?;
     // From here on only the cell holds the far ends, so that its death is their end.
     drop((far, files));
@@ -164,21 +162,6 @@ async fn run_step(
     }
     let verdict = judge(outcome, &plan.limits);
     Ok(StepDone { result: StepResult { verdict, output: collected.captured }, workdir, cleanup: ended.cleanup })
-}
-
-fn start_of(plan: &CellPlan, files: &files::Bundle) -> Start {
-    Start {
-        workdir: std::ffi::CString::new(WORKDIR).unwrap_or_default(),
-        candidates: plan.command.candidates.clone(),
-        arguments: plan.command.arguments.clone(),
-        environment: plan.command.environment.clone(),
-        rlimits: plan.rlimits.iter().map(|rlimit| (rlimit.resource, rlimit.value)).collect(),
-        files: files
-            .table
-            .iter()
-            .map(|(name, mode, bytes)| StartFile { name: name.clone(), mode: *mode, bytes: *bytes })
-            .collect(),
-    }
 }
 
 /// What an errno of ours means when the machine has run out of something.

@@ -26,7 +26,7 @@ use super::sequence::{Act, SEQUENCE};
 use super::stage::{Overlay, Stage};
 use super::start::Start;
 use super::sys::{self, Child};
-use super::{init, landlock};
+use super::{init, landlock, message};
 use crate::plan::CellPlan;
 
 /// Why a step of the supervisor failed: an errno, or what a layer below says.
@@ -155,7 +155,8 @@ impl Cell {
                 format!("the start message of {bytes} bytes is over the {} allowed", super::start::START_BYTES_MAX);
             CellError::new("receive_start", StepFailure::Message(text))
         })?;
-        init::send(self.control.as_fd(), &message, descriptors).map_err(|errno| CellError::new("receive_start", errno))
+        message::send(self.control.as_fd(), &message, descriptors)
+            .map_err(|errno| CellError::new("receive_start", errno))
     }
 
     /// Becomes readable when init has something to report.
@@ -184,7 +185,7 @@ impl Cell {
     /// ENOTCONN once init has hung up; EBADMSG for what is no report.
     pub fn next_report(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
         let mut bytes = [0; REPORT_BYTES];
-        match init::receive(self.control.as_fd(), &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
+        match message::receive(self.control.as_fd(), &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
             Err(Errno::EAGAIN) => Ok(None),
             Err(errno) => Err(errno),
             Ok((0, _)) => Err(Errno::ENOTCONN),

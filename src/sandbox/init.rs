@@ -4,8 +4,6 @@
 //! only; see [`super::child`].
 
 use std::ffi::CStr;
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -13,9 +11,9 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::child::{ChildImage, DENIED_MAX, run_payload};
+use super::message::{self, errno};
 use super::report::Report;
 use super::start::StartReader;
 use super::sys;
@@ -138,7 +136,7 @@ pub(super) fn mount_scratch(image: &mut ChildImage) -> Step {
 pub(super) fn hand_over_workdir(image: &mut ChildImage) -> Step {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let workdir = nix::fcntl::open(c"work", flags, Mode::empty())?;
-    send(sys::borrow_fd(image.control), &Report::Workdir.encode(), &[workdir.as_fd()])
+    message::send(sys::borrow_fd(image.control), &Report::Workdir.encode(), &[workdir.as_fd()])
 }
 
 pub(super) fn pivot_root(_: &mut ChildImage) -> Step {
@@ -200,8 +198,8 @@ pub(super) fn report_prepared(image: &mut ChildImage) -> Step {
 }
 
 pub(super) fn receive_start(image: &mut ChildImage) -> Step {
-    let flags = RecvFlags::empty();
-    let (length, descriptors) = receive(sys::borrow_fd(image.control), &mut image.message, flags)?;
+    let flags = rustix::net::RecvFlags::empty();
+    let (length, descriptors) = message::receive(sys::borrow_fd(image.control), &mut image.message, flags)?;
     if length == 0 {
         sys::exit(1);
     }
@@ -210,33 +208,6 @@ pub(super) fn receive_start(image: &mut ChildImage) -> Step {
         *slot = descriptor.ok_or(Errno::EBADMSG)?.into_raw_fd();
     }
     Ok(())
-}
-
-/// Receives one message and up to four descriptors; a length of 0 is the end of the stream.
-pub fn receive(
-    socket: BorrowedFd,
-    buffer: &mut [u8],
-    flags: RecvFlags,
-) -> Result<(usize, [Option<OwnedFd>; 4]), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let received = loop {
-        match rustix::net::recvmsg(socket, &mut parts, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => break result.map_err(errno)?,
-        }
-    };
-    let mut descriptors = [const { None }; 4];
-    let mut slots = descriptors.iter_mut();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            for descriptor in rights {
-                *slots.next().ok_or(Errno::EBADMSG)? = Some(descriptor);
-            }
-        }
-    }
-    Ok((received.bytes, descriptors))
 }
 
 pub(super) fn write_files(image: &mut ChildImage) -> Step {
@@ -432,19 +403,4 @@ pub(super) fn duplicate(from: RawFd, to: RawFd) -> Step {
 fn write_file(path: &CStr, content: &[u8]) -> Step {
     let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     nix::unistd::write(&file, content).map(drop)
-}
-
-pub(super) fn errno(error: rustix::io::Errno) -> Errno {
-    Errno::from_raw(error.raw_os_error())
-}
-
-/// Sends one message with up to four descriptors.
-pub fn send(control: BorrowedFd, message: &[u8], descriptors: &[BorrowedFd]) -> Step {
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    rustix::net::sendmsg(control, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)
-        .map_err(errno)
-        .map(drop)
 }

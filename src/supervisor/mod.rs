@@ -4,21 +4,25 @@
 //! because stepping into a stage changes the file system root of all threads at once. It parses nothing that came from
 //! a network and touches no byte of output. `sandboxd run` holds the same code in its own process.
 
+pub mod files;
+pub mod protocol;
+pub mod server;
 mod watch;
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::ffi::CString;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 
 pub use watch::{Ended, Watch};
 
-use crate::plan::{CellPlan, Seccomp};
+use crate::plan::{CellPlan, Seccomp, WORKDIR};
 use crate::sandbox::cell::{Cell, CellError, IdRange, StepFailure, Workshop};
 use crate::sandbox::cgroup::{self, Backend, CgroupError};
 use crate::sandbox::seccomp::{Denial, Policy, Program};
 use crate::sandbox::stage::{ImageSource, Stage, StageError};
+use crate::sandbox::start::{Start, StartFile};
 use crate::words::host::{Host, Privilege};
 
 /// Makes cells on this machine.
@@ -115,6 +119,15 @@ impl Supervisor {
     }
 }
 
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // After `close` there is nothing left to remove.
+        for error in self.cgroups.close() {
+            tracing::error!(%error, "left over");
+        }
+    }
+}
+
 /// A user namespace in which this process is root and may make mounts and further namespaces, with a mount namespace
 /// that belongs to it: to one of the machine's own it could not return from a stage.
 fn enter_user_namespace() -> Result<(), Errno> {
@@ -129,5 +142,17 @@ fn enter_user_namespace() -> Result<(), Errno> {
     Ok(())
 }
 
-/// stdin, stdout, stderr and the bundle of files, as a cell receives them.
-pub type Descriptors<'a> = [BorrowedFd<'a>; 4];
+/// The start message of a cell under `plan` whose files are those of `table`: name, permission bits and size of each.
+pub fn start_of(plan: &CellPlan, table: &[(CString, u32, u64)]) -> Start {
+    Start {
+        workdir: CString::new(WORKDIR).unwrap_or_default(),
+        candidates: plan.command.candidates.clone(),
+        arguments: plan.command.arguments.clone(),
+        environment: plan.command.environment.clone(),
+        rlimits: plan.rlimits.iter().map(|rlimit| (rlimit.resource, rlimit.value)).collect(),
+        files: table
+            .iter()
+            .map(|(name, mode, bytes)| StartFile { name: name.clone(), mode: *mode, bytes: *bytes })
+            .collect(),
+    }
+}

@@ -2,7 +2,8 @@
 
 use super::limits::LimitsRequest;
 
-/// One run as its author asks for it; nothing in it names a host path, a user or a mount.
+/// One run as its author asks for it; nothing in it names a host path, a user or a mount. The contents of files travel
+/// apart from it ([`SourceFile`]), so that whoever plans a run need not hold them.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Name or alias of a language; `None` lets the entry file's extension decide.
@@ -12,7 +13,7 @@ pub struct Request {
     /// Additional environment, in the order given; later entries win.
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
     /// Files put into the work directory beside the program.
-    pub files: Vec<SourceFile>,
+    pub files: Vec<FileEntry>,
     pub limits: LimitsRequest,
     /// The image to run in, in place of the profile's own.
     pub rootfs: Option<String>,
@@ -22,7 +23,7 @@ pub struct Request {
 #[derive(Debug, Clone)]
 pub enum Program {
     /// A source file, run as its language's profile says.
-    Source(SourceFile),
+    Source(FileEntry),
     /// A command of the image with its arguments (`sandboxd run -- COMMAND ARGS…`).
     Command(Vec<Vec<u8>>),
 }
@@ -33,11 +34,24 @@ impl Default for Program {
     }
 }
 
+/// A file of a request without its content: a name relative to the work directory, and its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    pub name: String,
+    pub bytes: u64,
+}
+
 /// A file of a request: a name relative to the work directory, and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
     pub name: String,
     pub content: Vec<u8>,
+}
+
+impl SourceFile {
+    pub fn entry(&self) -> FileEntry {
+        FileEntry { name: self.name.clone(), bytes: self.content.len() as u64 }
+    }
 }
 
 /// A request that cannot be planned, in the caller's words. `field` is the part of the request that is at fault.
@@ -65,7 +79,7 @@ pub mod bounds {
     /// Files in one request.
     pub const FILES_MAX: usize = 256;
     /// Bytes of all files together.
-    pub const FILES_BYTES_MAX: usize = 64 << 20;
+    pub const FILES_BYTES_MAX: u64 = 64 << 20;
     /// Directories above a file's name.
     pub const NAME_DEPTH_MAX: usize = 8;
     /// Bytes of one component of a name, as everywhere in Linux.

@@ -1,0 +1,49 @@
+//! `sandboxd supervisor`: the privileged process of the service, which speaks the supervisor protocol on its stdin.
+//!
+//! Started by the service itself; a person has no use for it.
+
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::machine::{Machine, MachineError};
+use crate::supervisor::Supervisor;
+use crate::supervisor::server::{Images, Service, serve};
+use crate::words::request::RequestError;
+
+struct MachineImages(Machine);
+
+impl Images for MachineImages {
+    fn stage(
+        &self,
+        supervisor: &mut Supervisor,
+        asked: Option<&str>,
+        own: Option<&str>,
+    ) -> Result<String, RequestError> {
+        let refuse = |error: MachineError| {
+            let hint = error.hint();
+            let refused = RequestError::new("rootfs", error.to_string());
+            match hint {
+                Some(hint) => refused.hint(hint),
+                None => refused,
+            }
+        };
+        let name = self.0.choose_rootfs(asked, own).map_err(refuse)?;
+        self.0.stage(supervisor, &name).map_err(refuse)?;
+        Ok(name)
+    }
+}
+
+pub fn main(config: &Config, cells_max: usize) -> anyhow::Result<ExitCode> {
+    let (profiles, problems) = config.profiles();
+    for problem in &problems {
+        tracing::error!(%problem, "profile left out");
+    }
+    let socket = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
+    let mut machine = Machine::look(config)?;
+    let supervisor = machine.supervisor()?;
+    let host = machine.host.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let service = Service { supervisor, profiles, host, images: MachineImages(machine), cells_max };
+    runtime.block_on(serve(socket, service))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,309 @@
+//! The supervisor as a process of its own: serves one front over a socket until the front hangs up.
+//!
+//! Everything the front says is checked here against root-owned profiles: names, ceilings, the shape of files, the seals
+//! of memfds. What it may do at worst is run programs in cells. When it goes, every cell goes with it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::SealFlags;
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use super::protocol::{FileWire, FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode};
+use super::{Supervisor, Watch, files, start_of};
+use crate::plan::{CellPlan, Surroundings, plan, select_profile};
+use crate::sandbox::cell::{CellError, StepFailure};
+use crate::sandbox::{message, sys};
+use crate::words::host::Host;
+use crate::words::profile::Profiles;
+use crate::words::request::RequestError;
+use crate::words::verdict::{Exit, Stop};
+
+/// Answers waiting for the front to read them. When it does not, the supervisor stops reading it.
+const ANSWERS_MAX: usize = 64;
+
+/// Where images come from; the machine knows.
+pub trait Images {
+    /// The image for a run that asks for `asked` in a profile whose own image is `own`, made available to `supervisor`.
+    ///
+    /// # Errors
+    /// What is wrong with the image, for the caller.
+    fn stage(
+        &self,
+        supervisor: &mut Supervisor,
+        asked: Option<&str>,
+        own: Option<&str>,
+    ) -> Result<String, RequestError>;
+}
+
+/// What a supervisor serves with.
+pub struct Service<I> {
+    pub supervisor: Supervisor,
+    pub profiles: Profiles,
+    pub host: Host,
+    pub images: I,
+    /// Cells alive at once; one more is refused.
+    pub cells_max: usize,
+}
+
+/// A message with the descriptors beside it.
+type Answer = (FromSupervisor, Option<OwnedFd>);
+
+struct Shared<I> {
+    service: RefCell<Service<I>>,
+    running: RefCell<HashMap<u64, oneshot::Sender<Stop>>>,
+    answers: mpsc::Sender<Answer>,
+}
+
+/// Serves the front at the other end of `socket` until it hangs up; every cell is dead then.
+///
+/// # Errors
+/// The socket itself failed.
+pub async fn serve<I: Images + 'static>(socket: OwnedFd, service: Service<I>) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    let socket = Rc::new(sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?);
+    let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
+    let shared =
+        Rc::new(Shared { service: RefCell::new(service), running: RefCell::default(), answers: answers.clone() });
+    let tasks = LocalSet::new();
+    let result = tasks
+        .run_until(async {
+            tokio::select! {
+                result = read_front(&socket, &shared) => result,
+                result = write_front(&socket, outgoing) => result,
+            }
+        })
+        .await;
+    // Dropping the tasks drops their cells, which kills and removes them; the supervisor goes last.
+    drop(tasks);
+    drop(shared);
+    result
+}
+
+async fn read_front<I: Images + 'static>(socket: &AsyncFd<OwnedFd>, shared: &Rc<Shared<I>>) -> io::Result<()> {
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX + 1];
+    loop {
+        let mut ready = socket.readable().await?;
+        let (length, descriptors) = match message::receive(socket.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
+            Err(nix::errno::Errno::EAGAIN) => {
+                ready.clear_ready();
+                continue;
+            }
+            // More descriptors than any message has; the kernel or their drop has closed them.
+            Err(nix::errno::Errno::EBADMSG) => {
+                refuse(shared, 0, "descriptors", "too many descriptors").await;
+                continue;
+            }
+            Err(errno) => return Err(errno.into()),
+            Ok((0, _)) => return Ok(()),
+            Ok(received) => received,
+        };
+        let message = buffer.get(..length).filter(|bytes| bytes.len() <= MESSAGE_BYTES_MAX).and_then(decode);
+        match message {
+            Some(ToSupervisor::Start(job)) => {
+                if let Err((job, error)) = begin(shared, *job, descriptors) {
+                    let RequestError { field, message, hint } = error;
+                    let refused = FromSupervisor::Refused { job, field: field.to_owned(), message, hint };
+                    let _gone = shared.answers.send((refused, None)).await;
+                }
+            }
+            Some(ToSupervisor::Stop { job, reason }) => {
+                if let Some(stop) = shared.running.borrow_mut().remove(&job) {
+                    let _ended = stop.send(reason.into());
+                }
+            }
+            None => refuse(shared, 0, "message", "the message is none of this protocol").await,
+        }
+    }
+}
+
+async fn refuse<I>(shared: &Rc<Shared<I>>, job: u64, field: &str, text: &str) {
+    tracing::warn!(target: "security", job, field, text, "refused a message of the front");
+    let refused = FromSupervisor::Refused { job, field: field.to_owned(), message: text.to_owned(), hint: None };
+    let _gone = shared.answers.send((refused, None)).await;
+}
+
+async fn write_front(socket: &AsyncFd<OwnedFd>, mut outgoing: mpsc::Receiver<Answer>) -> io::Result<()> {
+    while let Some((answer, descriptor)) = outgoing.recv().await {
+        // Answers are bounded in their parts; one that is too long all the same is a bug worth a loud end.
+        let bytes = encode(&answer).ok_or_else(|| io::Error::other("an answer is too long"))?;
+        let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+        loop {
+            let mut ready = socket.writable().await?;
+            match message::send(socket.as_fd(), &bytes, &descriptors) {
+                Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
+                Err(errno) => return Err(errno.into()),
+                Ok(()) => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks a job and starts its cell; its end is answered by a task of its own.
+fn begin<I: Images + 'static>(
+    shared: &Rc<Shared<I>>,
+    job: Job,
+    descriptors: [Option<OwnedFd>; 4],
+) -> Result<(), (u64, RequestError)> {
+    let number = job.job;
+    let with_number = |error| (number, error);
+    let (stop, stopped) = oneshot::channel();
+    {
+        let mut running = shared.running.borrow_mut();
+        if number == 0 || running.contains_key(&number) {
+            return Err((number, RequestError::new("job", "the job number is 0 or in use")));
+        }
+        let cells_max = shared.service.borrow().cells_max;
+        if running.len() >= cells_max {
+            return Err((number, RequestError::new("job", format!("{cells_max} cells are running already"))));
+        }
+        running.insert(number, stop);
+    }
+    let prepared = prepare(&mut shared.service.borrow_mut(), &job, descriptors);
+    let shared = Rc::clone(shared);
+    match prepared {
+        Err(Problem::Request(error)) => {
+            shared.running.borrow_mut().remove(&number);
+            Err(with_number(error))
+        }
+        Err(Problem::Cell(error)) => {
+            tokio::task::spawn_local(async move { answer_failure(&shared, number, &error).await });
+            Ok(())
+        }
+        Ok((cell, plan)) => {
+            tokio::task::spawn_local(async move {
+                let mut watch = Watch::new(cell, &plan);
+                let stop = async {
+                    match stopped.await {
+                        Ok(reason) => reason,
+                        Err(_) => std::future::pending().await,
+                    }
+                };
+                match watch.run(stop).await {
+                    Err(error) => answer_failure(&shared, number, &error).await,
+                    Ok(ended) => {
+                        for problem in ended.cleanup {
+                            tracing::error!(job = number, problem, "left over");
+                        }
+                        let mut outcome = OutcomeWire::from(&ended.outcome);
+                        let mut carried = (Vec::new(), None);
+                        if !plan.artifacts.is_empty() && ended.outcome.exit == Some(Exit::Code(0)) {
+                            match collect(watch.take_workdir().as_ref(), &plan) {
+                                Ok((table, content)) => carried = (table, Some(content)),
+                                // Left no artefact: the front sees none and says so.
+                                Err(problem) => {
+                                    tracing::debug!(job = number, problem, "no artefacts");
+                                    outcome.exit_code = Some(1);
+                                }
+                            }
+                        }
+                        shared.running.borrow_mut().remove(&number);
+                        let ended = FromSupervisor::Ended { job: number, outcome, artifacts: carried.0 };
+                        let _gone = shared.answers.send((ended, carried.1)).await;
+                    }
+                }
+            });
+            Ok(())
+        }
+    }
+}
+
+async fn answer_failure<I>(shared: &Rc<Shared<I>>, job: u64, error: &CellError) {
+    shared.running.borrow_mut().remove(&job);
+    tracing::error!(job, %error, "a cell failed");
+    let failed = FromSupervisor::Failed { job, step: error.step.to_owned(), message: error.to_string() };
+    let _gone = shared.answers.send((failed, None)).await;
+}
+
+enum Problem {
+    Request(RequestError),
+    Cell(CellError),
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Problem {
+        Problem::Request(error)
+    }
+}
+
+impl From<CellError> for Problem {
+    fn from(error: CellError) -> Problem {
+        Problem::Cell(error)
+    }
+}
+
+fn prepare<I: Images>(
+    service: &mut Service<I>,
+    job: &Job,
+    descriptors: [Option<OwnedFd>; 4],
+) -> Result<(crate::sandbox::cell::Cell, CellPlan), Problem> {
+    let [Some(stdin), Some(stdout), Some(stderr), Some(content)] = descriptors else {
+        return Err(RequestError::new("descriptors", "a job comes with four descriptors").into());
+    };
+    let mut bytes = 0u64;
+    for file in &job.files {
+        bytes = bytes.saturating_add(file.bytes);
+        if file.mode & !0o777 != 0 {
+            return Err(RequestError::new("files", format!("file {:?} has mode {:o}", file.name, file.mode)).into());
+        }
+    }
+    check_bundle(&content, bytes)?;
+    let request = job.request();
+    let profile = select_profile(&request, &service.profiles)?;
+    let own = profile.map(|profile| profile.rootfs.as_str());
+    let rootfs = service.images.stage(&mut service.supervisor, request.rootfs.as_deref(), own)?;
+    let around = Surroundings { profiles: &service.profiles, host: &service.host, rootfs: &rootfs, left_out: &[] };
+    let planned = plan(&request, &around)?;
+    let plan = match (job.compile, planned.compile) {
+        (false, _) => planned.run,
+        (true, Some(compile)) => compile,
+        (true, None) => return Err(RequestError::new("compile", "this language has no compile step").into()),
+    };
+    let mut cell = service.supervisor.prepare(&plan)?;
+    let mut table = Vec::with_capacity(job.files.len());
+    for file in &job.files {
+        let name = std::ffi::CString::new(file.name.as_str());
+        table.push((name.map_err(|_| RequestError::new("files", "a file name has a NUL"))?, file.mode, file.bytes));
+    }
+    cell.start(&start_of(&plan, &table), &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), content.as_fd()])?;
+    Ok((cell, plan))
+}
+
+/// A bundle must be a memfd that nobody can change any more, of exactly the size its table says.
+fn check_bundle(content: &OwnedFd, bytes: u64) -> Result<(), RequestError> {
+    let refuse = |text: &str| Err(RequestError::new("files", text));
+    let sealed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    match rustix::fs::fcntl_get_seals(content) {
+        Ok(seals) if seals.contains(sealed) => {}
+        _ => return refuse("the files' contents are not in a sealed memfd"),
+    }
+    match rustix::fs::fstat(content) {
+        Ok(stat) if stat.st_size as u64 == bytes => Ok(()),
+        _ => refuse("the files' contents have another size than their table says"),
+    }
+}
+
+fn collect(workdir: Option<&OwnedFd>, plan: &CellPlan) -> Result<(Vec<FileWire>, OwnedFd), String> {
+    let artifacts = files::collect(workdir, &plan.artifacts)?;
+    let bundle = files::bundle(&[], &artifacts).map_err(|error| error.to_string())?;
+    let wire = |(name, mode, bytes): (std::ffi::CString, u32, u64)| FileWire {
+        name: name.to_string_lossy().into_owned(),
+        mode,
+        bytes,
+    };
+    Ok((bundle.table.into_iter().map(wire).collect(), bundle.content))
+}
+
+impl From<StepFailure> for Problem {
+    fn from(failure: StepFailure) -> Problem {
+        Problem::Cell(CellError::new("receive_start", failure))
+    }
+}

@@ -1,0 +1,312 @@
+//! The supervisor as a process of its own, with a test in the front's place: what it does for an honest front, and what
+//! a front in the wrong hands gets from it.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use rustix::fs::{MemfdFlags, SealFlags};
+use sandboxd::sandbox::message;
+use sandboxd::supervisor::protocol::{
+    FileWire, FromSupervisor, Job, LimitsWire, OutcomeWire, StopWire, ToSupervisor, decode, encode,
+};
+
+/// A supervisor process and the front's end of its socket.
+struct Front {
+    process: Child,
+    socket: Option<OwnedFd>,
+}
+
+impl Front {
+    fn start() -> Front {
+        let (near, far) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("a socket pair");
+        let timeout = nix::sys::time::TimeVal::new(30, 0);
+        setsockopt(&near, sockopt::ReceiveTimeout, &timeout).expect("a receive timeout");
+        let process = common::sandboxd()
+            .args(["supervisor", "--cells-max", "60"])
+            .stdin(Stdio::from(far))
+            .spawn()
+            .expect("the supervisor starts");
+        Front { process, socket: Some(near) }
+    }
+
+    fn socket(&self) -> &OwnedFd {
+        self.socket.as_ref().expect("the front has not hung up")
+    }
+
+    fn send(&self, bytes: &[u8], descriptors: &[&OwnedFd]) {
+        let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        message::send(self.socket().as_fd(), bytes, &borrowed).expect("the message is sent");
+    }
+
+    fn receive(&self) -> (FromSupervisor, Option<OwnedFd>) {
+        let mut buffer = vec![0; 256 << 10];
+        let flags = rustix::net::RecvFlags::empty();
+        let (length, [descriptor, ..]) =
+            message::receive(self.socket().as_fd(), &mut buffer, flags).expect("an answer within 30 s");
+        (decode(&buffer[..length]).expect("an answer of the protocol"), descriptor)
+    }
+
+    /// Starts a job and returns the near end of its stdout.
+    fn start_job(&self, job: Job, content: &OwnedFd) -> File {
+        let (stdout_near, stdout_far) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let null: OwnedFd = File::options().read(true).write(true).open("/dev/null").unwrap().into();
+        let (empty, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let bytes = encode(&ToSupervisor::Start(Box::new(job))).unwrap();
+        self.send(&bytes, &[&empty, &stdout_far, &null, content]);
+        stdout_near.into()
+    }
+
+    fn ended(&self) -> (u64, OutcomeWire) {
+        match self.receive() {
+            (FromSupervisor::Ended { job, outcome, .. }, _) => (job, outcome),
+            other => panic!("not ended: {other:?}"),
+        }
+    }
+
+    fn refused(&self) -> (u64, String, String) {
+        match self.receive() {
+            (FromSupervisor::Refused { job, field, message, .. }, _) => (job, field, message),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.socket = None;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.process.try_wait().expect("the supervisor can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "the supervisor did not end with its front");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn groups(&self) -> Vec<String> {
+        let name = format!("sandboxd.{}", self.process.id());
+        common::leftovers().into_iter().filter(|found| found.ends_with(&name)).collect()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.socket = None;
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn bundle(content: &[u8], sealed: bool) -> OwnedFd {
+    let memfd = rustix::fs::memfd_create("files", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    let mut file = File::from(memfd);
+    file.write_all(content).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    if sealed {
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    }
+    file.into()
+}
+
+fn shell(job: u64, script: &str) -> Job {
+    let command = ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec();
+    Job { job, command, rootfs: Some("host".to_owned()), ..Job::default() }
+}
+
+#[test]
+fn an_honest_front_gets_its_programs_run() {
+    if !common::is_root() {
+        return;
+    }
+    let front = Front::start();
+    let mut stdout = front.start_job(shell(7, "echo out; exit 3"), &bundle(b"", true));
+    let (job, outcome) = front.ended();
+    assert_eq!((job, outcome.exit_code), (7, Some(3)));
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "out\n");
+
+    let file = FileWire { name: "dir/a.txt".to_owned(), mode: 0o644, bytes: 5 };
+    let job = Job { files: vec![file], ..shell(8, "cat dir/a.txt; cat /work/dir/a.txt >&2") };
+    let mut stdout = front.start_job(job, &bundle(b"hello", true));
+    assert_eq!(front.ended().1.exit_code, Some(0));
+    text.clear();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+}
+
+#[test]
+fn a_front_in_the_wrong_hands_gets_errors_and_never_more_than_a_cell() {
+    if !common::is_root() {
+        return;
+    }
+    let mut front = Front::start();
+    let empty = bundle(b"", true);
+    let limits = |limits: LimitsWire| Job { limits, ..shell(1, "true") };
+    let refused = [
+        (Job { language: Some("/etc/passwd".to_owned()), ..shell(1, "true") }, "language"),
+        (Job { rootfs: Some("../../etc".to_owned()), ..shell(1, "true") }, "rootfs"),
+        (Job { rootfs: Some("/".to_owned()), ..shell(1, "true") }, "rootfs"),
+        (limits(LimitsWire { memory_bytes: Some(u64::MAX), ..LimitsWire::default() }), "limits"),
+        (limits(LimitsWire { wall_time_us: Some(u64::MAX), ..LimitsWire::default() }), "limits"),
+        (limits(LimitsWire { cpu_rate: Some(f64::NAN), ..LimitsWire::default() }), "limits"),
+        (limits(LimitsWire { processes: Some(0), ..LimitsWire::default() }), "limits"),
+        (Job { files: vec![FileWire { name: "../x".to_owned(), mode: 0o644, bytes: 0 }], ..shell(1, "true") }, "files"),
+        (Job { files: vec![FileWire { name: "x".to_owned(), mode: 0o4755, bytes: 0 }], ..shell(1, "true") }, "files"),
+        (Job { files: vec![FileWire { name: "x".to_owned(), mode: 0o644, bytes: 9 }], ..shell(1, "true") }, "files"),
+        (Job { compile: true, ..shell(1, "true") }, "compile"),
+        (Job { environment: vec![(b"A=B".to_vec(), b"".to_vec())], ..shell(1, "true") }, "env"),
+        (Job { command: vec![b"a\0b".to_vec()], ..shell(1, "true") }, "command"),
+        (shell(0, "true"), "job"),
+    ];
+    for (job, field) in refused {
+        let described = format!("{job:?}");
+        front.start_job(job, &empty);
+        assert_eq!(front.refused().1, field, "{described}");
+    }
+    // A memfd that could change under init's eyes, and a file that is no memfd.
+    front.start_job(shell(1, "true"), &bundle(b"", false));
+    assert_eq!(front.refused().1, "files");
+    let null: OwnedFd = File::open("/dev/null").unwrap().into();
+    front.start_job(shell(1, "true"), &null);
+    assert_eq!(front.refused().1, "files");
+    // Junk, too few descriptors, too many descriptors.
+    front.send(b"\xff\xff\xff\xff\xff junk", &[]);
+    assert_eq!(front.refused().1, "message");
+    front.send(&encode(&ToSupervisor::Start(Box::new(shell(1, "true")))).unwrap(), &[&empty]);
+    assert_eq!(front.refused().1, "descriptors");
+    flood_with_descriptors(&front);
+    assert_eq!(front.refused().0, 0);
+    // Stopping what does not exist is nothing.
+    front.send(&encode(&ToSupervisor::Stop { job: 99, reason: StopWire::Canceled }).unwrap(), &[]);
+    // After all that it still serves, and holds none of the descriptors it was sent.
+    front.start_job(shell(2, "exit 5"), &empty);
+    assert_eq!(front.ended().1.exit_code, Some(5));
+    let open = std::fs::read_dir(format!("/proc/{}/fd", front.process.id())).unwrap().count();
+    assert!(open < 40, "{open} descriptors are open");
+    front.hang_up();
+    assert_eq!(front.groups(), Vec::<String>::new());
+}
+
+/// One message with as many descriptors as the kernel lets through.
+fn flood_with_descriptors(front: &Front) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    let null = File::open("/dev/null").unwrap();
+    let many = vec![null.as_fd(); 250];
+    let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&many)));
+    let parts = [std::io::IoSlice::new(b"x")];
+    rustix::net::sendmsg(front.socket(), &parts, &mut ancillary, SendFlags::empty()).unwrap();
+}
+
+#[test]
+fn a_flood_of_jobs_is_bounded_and_every_job_is_answered() {
+    if !common::is_root() {
+        return;
+    }
+    let front = Front::start();
+    let empty = bundle(b"", true);
+    let mut answered = Vec::new();
+    for job in 1..=100 {
+        front.start_job(shell(job, "sleep 2"), &empty);
+    }
+    let (mut ended, mut refused) = (0, 0);
+    for _ in 1..=100 {
+        match front.receive().0 {
+            FromSupervisor::Ended { job, outcome, .. } => {
+                assert_eq!(outcome.exit_code, Some(0));
+                ended += 1;
+                answered.push(job);
+            }
+            FromSupervisor::Refused { job, message, .. } => {
+                assert!(message.contains("60 cells"), "{message}");
+                refused += 1;
+                answered.push(job);
+            }
+            FromSupervisor::Failed { message, .. } => panic!("{message}"),
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, (1..=100).collect::<Vec<_>>());
+    assert!(ended >= 60, "{ended} ended, {refused} refused");
+}
+
+#[test]
+fn a_stopped_job_ends_at_once_and_a_lost_front_takes_every_cell_along() {
+    if !common::is_root() {
+        return;
+    }
+    let mut front = Front::start();
+    let empty = bundle(b"", true);
+    let mut stdout = front.start_job(shell(1, "echo up; exec sleep 30"), &empty);
+    let mut up = [0; 3];
+    stdout.read_exact(&mut up).unwrap();
+    let before = Instant::now();
+    front.send(&encode(&ToSupervisor::Stop { job: 1, reason: StopWire::Canceled }).unwrap(), &[]);
+    let (_, outcome) = front.ended();
+    assert_eq!(outcome.stop, Some(4), "canceled");
+    assert!(before.elapsed() < Duration::from_secs(2));
+
+    let mut outputs = Vec::new();
+    for job in 2..12 {
+        let mut stdout = front.start_job(shell(job, "echo up; exec sleep 60"), &empty);
+        stdout.read_exact(&mut up).unwrap();
+        outputs.push(stdout);
+    }
+    front.hang_up();
+    for mut stdout in outputs {
+        let mut rest = Vec::new();
+        // The end of the stream: every process of the cell is dead.
+        stdout.read_to_end(&mut rest).unwrap();
+    }
+    assert_eq!(front.groups(), Vec::<String>::new());
+}
+
+#[test]
+fn the_supervisor_has_one_thread_and_stays_small() {
+    if !common::is_root() {
+        return;
+    }
+    let front = Front::start();
+    let empty = bundle(b"", true);
+    for job in 1..=50 {
+        front.start_job(shell(job, "true"), &empty);
+        front.ended();
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", front.process.id())).unwrap();
+    let value = |key: &str| -> u64 {
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("no {key}"));
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    assert_eq!(value("Threads:"), 1);
+    // What is its own; the pages of the program file are shared, and a debug build has many.
+    assert!(value("RssAnon:") < 10_000, "{status}");
+}
+
+#[test]
+fn killing_the_supervisor_kills_its_cells() {
+    if !common::is_root() {
+        return;
+    }
+    let mut front = Front::start();
+    let mut stdout = front.start_job(shell(1, "echo up; exec sleep 60"), &bundle(b"", true));
+    let mut up = [0; 3];
+    stdout.read_exact(&mut up).unwrap();
+    front.process.kill().unwrap();
+    front.process.wait().unwrap();
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    // Its cgroups are swept by whoever comes next.
+    let status = Command::new(env!("CARGO_BIN_EXE_sandboxd"))
+        .args(["run", "--rootfs", "host", "--", "true"])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(front.groups(), Vec::<String>::new());
+}
