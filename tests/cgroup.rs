@@ -6,6 +6,8 @@
 
 use rustix::io::Errno;
 use sandboxd::sandbox::cgroup::{self, Backend, CellGroup, Choice, GroupLimits, Join, Kind, Probe};
+mod common;
+
 use std::{
     os::{fd::AsRawFd, unix::process::ExitStatusExt},
     path::PathBuf,
@@ -18,6 +20,18 @@ const MIB: u64 = 1 << 20;
 
 fn limits() -> GroupLimits {
     GroupLimits { memory_bytes: 64 * MIB, processes: 16, cpu_rate: None }
+}
+
+#[test]
+fn the_same_holds_on_pure_cgroup_v2() {
+    if std::env::var_os("SANDBOXD_TEST_UNDER_V2").is_some() {
+        return;
+    }
+    let myself = std::env::current_exe().expect("this test's program");
+    let script = format!("SANDBOXD_TEST_UNDER_V2=1 exec {}", myself.display());
+    if let Some(output) = common::run_under_v2(&script) {
+        assert!(output.status.success(), "{}", common::text(&output.stdout));
+    }
 }
 
 #[test]

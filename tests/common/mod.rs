@@ -101,3 +101,25 @@ fn find_groups(directory: &Path, depth: usize, found: &mut BTreeSet<String>) {
         }
     }
 }
+
+/// True under `make test`, which has installed and built everything: there, nothing may be skipped for want of it.
+pub fn nothing_may_be_missing() -> bool {
+    std::env::var_os("SANDBOXD_TEST_IMAGES").is_some()
+}
+
+/// Runs `script` as root of a User Mode Linux machine with pure cgroup v2; `None` when there is no User Mode Linux.
+pub fn run_under_v2(script: &str) -> Option<Output> {
+    if !is_root() {
+        return None;
+    }
+    if Command::new("linux.uml").arg("--version").output().is_err() {
+        assert!(!nothing_may_be_missing(), "linux.uml is missing: apt-get install user-mode-linux");
+        eprintln!("skipped: linux.uml is missing (apt-get install user-mode-linux)");
+        return None;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(root.join("tests/uml/run"));
+    // Swap, so that a limit which forgets it is found out.
+    command.args(["--timeout", "240", "--swap", "400", "sh", "-c", script]).current_dir(root);
+    Some(run_with(&mut command, b"", Duration::from_secs(300)))
+}
