@@ -152,20 +152,21 @@ impl Trial<'_> {
     /// A cell in each image that is built.
     fn images(&mut self) -> Vec<Layer> {
         let mut layers = Vec::new();
-        let images: Vec<_> = match self.machine.store().list() {
-            Ok(summaries) => summaries.into_iter().filter(|it| self.machine.store().image(&it.name).is_ok()).collect(),
-            Err(_) => Vec::new(),
-        };
-        for image in images {
-            let result = self.run(&image.name, "exec /usr/bin/true", &LimitsRequest::default());
-            // No ordinary user may mount a file system image; runs then take the host's programs.
-            layers.push(match result {
-                Err(obstacle) if self.machine.host.privilege == Privilege::Rootless => {
-                    let row = format!("cell of image {}", image.name);
-                    Layer::weaker(Group::Images, row, obstacle.message, "run as root, or build it with --format directory")
-                }
-                result => Layer { group: Group::Images, ..cell_row(&image.name, &result) },
-            });
+        let summaries = self.machine.store().list().unwrap_or_default();
+        let images = summaries.into_iter().filter_map(|summary| self.machine.image(&summary.name).ok());
+        for image in images.collect::<Vec<_>>() {
+            if self.machine.is_mountable(&image) {
+                let result = self.run(&image.name, "exec /usr/bin/true", &LimitsRequest::default());
+                layers.push(Layer { group: Group::Images, ..cell_row(&image.name, &result) });
+                continue;
+            }
+            let (who, remedy) = match self.machine.host.privilege {
+                Privilege::Rootless => ("an ordinary user", "run as root, or build it"),
+                Privilege::Root => ("this kernel", "load the module erofs, or build it"),
+            };
+            let detail = format!("{who} cannot mount its erofs layers: runs take this machine's own programs instead");
+            let remedy = format!("{remedy} with `sandboxd rootfs build --force --format directory {}`", image.name);
+            layers.push(Layer::weaker(Group::Images, format!("cell of image {}", image.name), detail, remedy));
         }
         if !layers.is_empty() && layers.iter().all(|layer| layer.state == State::Enforced) {
             layers.push(Layer::enforced(Group::Images, "image mounts", mounting(self.machine.store().directory())));
@@ -189,7 +190,8 @@ impl Trial<'_> {
         Some(match cells >= CELLS_WANTED {
             true => Layer::enforced(Group::Capacity, "descriptors", detail),
             false => {
-                let remedy = format!("raise it to {} (`ulimit -Hn`, LimitNOFILE= in systemd)", CELLS_WANTED * each + 100);
+                let remedy =
+                    format!("raise it to {} (`ulimit -Hn`, LimitNOFILE= in systemd)", CELLS_WANTED * each + 100);
                 Layer::weaker(Group::Capacity, "descriptors", detail, remedy)
             }
         })
@@ -293,11 +295,8 @@ impl Trial<'_> {
 
     /// A shell that starts more processes than it may have.
     fn process_limit(&mut self) -> Layer {
-        let limits = LimitsRequest {
-            processes: Some(4),
-            wall_time: Some(Duration::from_secs(2)),
-            ..LimitsRequest::default()
-        };
+        let limits =
+            LimitsRequest { processes: Some(4), wall_time: Some(Duration::from_secs(2)), ..LimitsRequest::default() };
         let row = "process limit";
         let script = "for i in 1 2 3 4 5 6; do sleep 1 & done";
         match self.run(HOST_IMAGE, script, &limits) {
@@ -379,19 +378,11 @@ enum Found {
     Missing(String, &'static str),
 }
 
-const fn measure(
-    name: &'static str,
-    step: &'static str,
-    read: fn(&Host, &Reading, &[String]) -> Found,
-) -> Measure {
+const fn measure(name: &'static str, step: &'static str, read: fn(&Host, &Reading, &[String]) -> Found) -> Measure {
     Measure { name, step, required: true, read }
 }
 
-const fn optional(
-    name: &'static str,
-    step: &'static str,
-    read: fn(&Host, &Reading, &[String]) -> Found,
-) -> Measure {
+const fn optional(name: &'static str, step: &'static str, read: fn(&Host, &Reading, &[String]) -> Found) -> Measure {
     Measure { name, step, required: false, read }
 }
 
@@ -459,7 +450,8 @@ fn namespaces(_: &Host, reading: &Reading, _: &[String]) -> Found {
         .into_iter()
         .filter(|name| {
             let short = if *name == "mount" { "mnt" } else { name };
-            let inside = reading.section("namespaces").lines().find_map(|line| line.strip_prefix(short)?.strip_prefix(' '));
+            let inside =
+                reading.section("namespaces").lines().find_map(|line| line.strip_prefix(short)?.strip_prefix(' '));
             let outside = std::fs::read_link(format!("/proc/self/ns/{short}")).ok();
             inside.is_none_or(|inside| inside.is_empty() || outside.is_none_or(|outside| outside == Path::new(inside)))
         })
@@ -527,7 +519,11 @@ fn proc(_: &Host, reading: &Reading, _: &[String]) -> Found {
 fn scratch(_: &Host, reading: &Reading, _: &[String]) -> Found {
     for target in ["/tmp", crate::plan::WORKDIR] {
         let (options, kind) = reading.mount(target).unwrap_or_default();
-        if kind != "tmpfs" || !options.contains("size=") || !options.contains("nr_inodes=") || !options.contains("nodev") {
+        if kind != "tmpfs"
+            || !options.contains("size=")
+            || !options.contains("nr_inodes=")
+            || !options.contains("nodev")
+        {
             return Found::Missing(format!("{target} is {kind} with {options}"), REPORT);
         }
     }
@@ -548,9 +544,11 @@ fn speculation(host: &Host, reading: &Reading, _: &[String]) -> Found {
         ("store bypass", reading.status("Speculation_Store_Bypass"), host.speculation_store_bypass),
         ("indirect branches", reading.status("SpeculationIndirectBranch"), host.speculation_indirect_branch),
     ];
-    let is_safe = |state: &str| ["force", "not vulnerable", "not affected", "globally", "always disabled"]
-        .iter()
-        .any(|safe| state.contains(safe));
+    let is_safe = |state: &str| {
+        ["force", "not vulnerable", "not affected", "globally", "always disabled"]
+            .iter()
+            .any(|safe| state.contains(safe))
+    };
     let told = found.map(|(what, state, _)| format!("{what}: {}", if state.is_empty() { "unknown" } else { state }));
     let told = told.join("; ");
     let open: Vec<_> = found.iter().filter(|(_, state, _)| !is_safe(state)).collect();
@@ -594,7 +592,8 @@ fn core_size(_: &Host, reading: &Reading, _: &[String]) -> Found {
 
 fn descriptors_inside(_: &Host, reading: &Reading, _: &[String]) -> Found {
     // The fourth is the shell's own, of the directory it lists.
-    let numbers = reading.section("descriptors").lines().filter_map(|line| line.rsplit('/').next()?.parse::<u32>().ok());
+    let numbers =
+        reading.section("descriptors").lines().filter_map(|line| line.rsplit('/').next()?.parse::<u32>().ok());
     let strange: Vec<_> = numbers.filter(|number| *number > 3).map(|number| number.to_string()).collect();
     match strange.is_empty() {
         true => Found::Enforced("only 0, 1 and 2".to_owned()),
@@ -618,7 +617,9 @@ fn landlock(host: &Host, reading: &Reading, _: &[String]) -> Found {
             Found::Missing(format!("ABI {abi}, but a connection got as far as {tcp:?}"), REPORT)
         }
         _ if tcp.is_empty() => Found::Enforced(format!("ABI {abi}: files, TCP, signals, abstract sockets")),
-        _ => Found::Enforced(format!("ABI {abi}: files, TCP (a connection was refused by it), signals, abstract sockets")),
+        _ => Found::Enforced(format!(
+            "ABI {abi}: files, TCP (a connection was refused by it), signals, abstract sockets"
+        )),
     }
 }
 

@@ -45,13 +45,16 @@ fn space(directory: &Path) -> Layer {
     let detail = format!("{:.1} GB free at {}", free as f64 / 1e9, directory.display());
     match free >= SPACE_WANTED {
         true => Layer::enforced(Group::Images, name, detail),
-        false => Layer::weaker(Group::Images, name, detail, "free some space, or name another directory by `rootfs_dir`"),
+        false => {
+            Layer::weaker(Group::Images, name, detail, "free some space, or name another directory by `rootfs_dir`")
+        }
     }
 }
 
 fn images(config: &Config, machine: &Machine) -> Vec<Layer> {
     let mut layers = Vec::new();
-    let recipes = match Recipes::load(Some(&config.recipes_dir).filter(|path| path.is_dir()).map(|path| path.as_path())) {
+    let recipes = match Recipes::load(Some(&config.recipes_dir).filter(|path| path.is_dir()).map(|path| path.as_path()))
+    {
         Ok(recipes) => Some(recipes),
         Err(error) => {
             let remedy = error.hint().unwrap_or_else(|| "mend or remove the recipe".to_owned());

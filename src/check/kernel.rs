@@ -88,12 +88,7 @@ struct Namespace {
     sysctl: &'static str,
 }
 
-const fn namespace_type(
-    name: &'static str,
-    flag: CloneFlags,
-    option: &'static str,
-    sysctl: &'static str,
-) -> Namespace {
+const fn namespace_type(name: &'static str, flag: CloneFlags, option: &'static str, sysctl: &'static str) -> Namespace {
     Namespace { name, flag, option, sysctl }
 }
 
