@@ -39,6 +39,7 @@
 //! - The process that makes cells has one thread.
 
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod machine;
