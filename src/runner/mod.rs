@@ -7,8 +7,10 @@ mod streams;
 
 use std::future::Future;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 
 use nix::errno::Errno;
+use tokio::sync::Notify;
 
 pub use streams::{Captured, Sink, SinkClosed, Stdin, StepKind, Stream};
 
@@ -63,13 +65,13 @@ pub async fn run(
     sink: &mut Sink,
     canceled: impl Future<Output = ()>,
 ) -> Result<RunResult, CellError> {
-    tokio::pin!(canceled);
+    let mut canceled = Cancellation { wish: std::pin::pin!(canceled), came: false };
     let mut cleanup = Vec::new();
     let mut artifacts = Vec::new();
     let mut compile = None;
     if let Some(step) = &plan.compile {
         let files = files::bundle(&input.files, &[])?;
-        let done = run_step(supervisor, step, StepKind::Compile, files, Stdin::Empty, sink, canceled.as_mut()).await?;
+        let done = run_step(supervisor, step, StepKind::Compile, files, Stdin::Empty, sink, &mut canceled).await?;
         cleanup.extend(done.cleanup);
         let ok = done.result.verdict.status == Status::Ok;
         let mut result = done.result;
@@ -91,7 +93,7 @@ pub async fn run(
     }
     let files = files::bundle(&input.files, &artifacts)?;
     drop(artifacts);
-    let done = run_step(supervisor, &plan.run, StepKind::Run, files, input.stdin, sink, canceled).await?;
+    let done = run_step(supervisor, &plan.run, StepKind::Run, files, input.stdin, sink, &mut canceled).await?;
     cleanup.extend(done.cleanup);
     Ok(RunResult { compile, run: Some(done.result), cleanup })
 }
@@ -102,9 +104,24 @@ pub async fn run(
 /// As [`run`].
 pub async fn ask(supervisor: &mut Supervisor, plan: &CellPlan) -> Result<StepResult, CellError> {
     let files = files::bundle(&[], &[])?;
-    let never = std::future::pending();
+    let mut never = Cancellation { wish: std::pin::pin!(std::future::pending()), came: false };
     let mut sink = Sink::capture();
-    Ok(run_step(supervisor, plan, StepKind::Run, files, Stdin::Empty, &mut sink, never).await?.result)
+    Ok(run_step(supervisor, plan, StepKind::Run, files, Stdin::Empty, &mut sink, &mut never).await?.result)
+}
+
+/// The wish to end a run. It holds for every step: one that comes while a step is ending by itself ends the next.
+struct Cancellation<'a, F> {
+    wish: Pin<&'a mut F>,
+    came: bool,
+}
+
+impl<F: Future<Output = ()>> Cancellation<'_, F> {
+    async fn wait(&mut self) {
+        if !self.came {
+            self.wish.as_mut().await;
+            self.came = true;
+        }
+    }
 }
 
 struct StepDone {
@@ -120,7 +137,7 @@ async fn run_step(
     files: files::Bundle,
     stdin: Stdin,
     sink: &mut Sink,
-    canceled: impl Future<Output = ()>,
+    canceled: &mut Cancellation<'_, impl Future<Output = ()>>,
 ) -> Result<StepDone, CellError> {
     let failed = |error: std::io::Error| CellError::new("create_streams", StepFailure::from(error));
     let (far, near) = streams::open(stdin).map_err(failed)?;
@@ -130,29 +147,38 @@ async fn run_step(
     // From here on only the cell holds the far ends, so that its death is their end.
     drop((far, files));
 
-    let overflow = tokio::sync::Notify::new();
+    let (overflow, stop_cell, stop_output) = (Notify::new(), Notify::new(), Notify::new());
     let mut watch = Watch::new(cell, plan);
     let stop = async {
         tokio::select! {
-            () = canceled => Stop::Canceled,
+            () = stop_cell.notified() => Stop::Canceled,
             () = overflow.notified() => Stop::Output,
         }
     };
     let streams::Near { stdin, stdout, stderr } = near;
-    let collect = streams::collect(stdout, stderr, &plan.limits, kind, sink, &overflow);
+    let collect = streams::collect(stdout, stderr, &plan.limits, kind, sink, &overflow, &stop_output);
     let pump = async {
         streams::pump(stdin).await;
+        std::future::pending::<()>().await;
+    };
+    // Beside the watch, which ends with the cell: the output may still wait for its reader then.
+    let cancel = async {
+        canceled.wait().await;
+        stop_cell.notify_one();
+        stop_output.notify_one();
         std::future::pending::<()>().await;
     };
     let (ended, collected) = tokio::select! {
         both = async { tokio::join!(watch.run(stop), collect) } => both,
         () = pump => unreachable!("the pump never completes"),
+        () = cancel => unreachable!("the cancellation never completes"),
     };
     let ended = ended?;
     let workdir = watch.take_workdir();
     let mut outcome: Outcome = ended.outcome;
     outcome.output = collected.facts;
-    if collected.sink_closed && outcome.stop == Some(Stop::Output) {
+    let unwritten = collected.sink_closed.filter(|_| outcome.stop == Some(Stop::Output));
+    if unwritten.is_some() {
         outcome.stop = Some(Stop::Canceled);
     }
     // Everything was within its cap when the payload ended by itself, or the cap was passed before it did.
@@ -160,7 +186,10 @@ async fn run_step(
     if over && outcome.stop.is_none() && matches!(outcome.exit, Some(Exit::Code(_) | Exit::Signal(libc::SIGPIPE))) {
         outcome.stop = Some(Stop::Output);
     }
-    let verdict = judge(outcome, &plan.limits);
+    let mut verdict = judge(outcome, &plan.limits);
+    if let Some(SinkClosed(error)) = unwritten {
+        verdict.message = format!("canceled: its output could not be written: {error}");
+    }
     Ok(StepDone { result: StepResult { verdict, output: collected.captured }, workdir, cleanup: ended.cleanup })
 }
 

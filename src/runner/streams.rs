@@ -55,9 +55,9 @@ pub struct Captured {
     pub stderr: Vec<u8>,
 }
 
-/// The reader of the output is gone.
+/// The output can go nowhere any more: its reader is gone, its disk is full, or nobody wants to wait for it.
 #[derive(Debug)]
-pub struct SinkClosed;
+pub struct SinkClosed(pub io::Error);
 
 /// A descriptor that output is forwarded to without ever blocking this thread, which also watches the clock.
 pub struct Output {
@@ -78,8 +78,10 @@ impl Output {
             // option: writability is asked for, and no more is written than it promises to take.
             let part = match &self.events {
                 Some(events) => {
-                    events.writable().await?.clear_ready();
+                    let mut ready = events.writable().await?;
+                    // Told once per change: what is still writable now is never announced again.
                     if !is_writable(self.descriptor) {
+                        ready.clear_ready();
                         continue;
                     }
                     &bytes[..bytes.len().min(SURE_WRITE_BYTES)]
@@ -127,13 +129,10 @@ impl Sink {
                 // What a compiler prints is about the program, not of it.
                 let output = if kind == StepKind::Run && stream == Stream::Stdout { stdout } else { stderr };
                 let Some(open) = output else { return Ok(()) };
-                match open.write_all(bytes).await {
-                    Ok(()) => Ok(()),
-                    Err(_) => {
-                        *output = None;
-                        Err(SinkClosed)
-                    }
-                }
+                open.write_all(bytes).await.map_err(|error| {
+                    *output = None;
+                    SinkClosed(error)
+                })
             }
         }
     }
@@ -181,11 +180,11 @@ pub fn open(stdin: Stdin) -> io::Result<(Far, Near)> {
 pub struct Collected {
     pub facts: OutputFacts,
     pub captured: Captured,
-    pub sink_closed: bool,
+    pub sink_closed: Option<SinkClosed>,
 }
 
 /// Reads both streams to their ends. Calls `overflow` once a cap is passed or nobody reads any more; the rest is then
-/// read and counted until the cell is dead.
+/// read and counted until the cell is dead. `canceled` ends the wait for a reader that neither reads nor goes away.
 pub async fn collect(
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
@@ -193,9 +192,10 @@ pub async fn collect(
     kind: StepKind,
     sink: &mut Sink,
     overflow: &Notify,
+    canceled: &Notify,
 ) -> Collected {
     let mut facts = OutputFacts::default();
-    let mut sink_closed = false;
+    let mut sink_closed = None;
     let mut buffer = vec![0; CHUNK_BYTES];
     let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
     while stdout.is_some() || stderr.is_some() {
@@ -221,8 +221,15 @@ pub async fn collect(
         if (kept as usize) < length {
             overflow.notify_one();
         }
-        if kept > 0 && !sink_closed && sink.take(kind, stream, &buffer[..kept as usize]).await.is_err() {
-            sink_closed = true;
+        if kept == 0 || sink_closed.is_some() {
+            continue;
+        }
+        let taken = tokio::select! {
+            taken = sink.take(kind, stream, &buffer[..kept as usize]) => taken,
+            () = canceled.notified() => Err(SinkClosed(io::ErrorKind::Interrupted.into())),
+        };
+        if let Err(closed) = taken {
+            sink_closed = Some(closed);
             overflow.notify_one();
         }
     }
@@ -259,11 +266,10 @@ pub async fn pump(stdin: Option<(OwnedFd, pipe::Sender)>) {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         if let Some(events) = &events {
-            match events.readable().await {
-                Ok(mut guard) => guard.clear_ready(),
-                Err(_) => return,
-            }
+            let Ok(mut ready) = events.readable().await else { return };
+            // Told once per change: what is left unread after one chunk is never announced again.
             if !is_readable(source.as_fd()) {
+                ready.clear_ready();
                 continue;
             }
         }

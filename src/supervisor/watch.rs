@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::plan::{CellPlan, CommandOwner};
 use crate::sandbox::cell::{Cell, CellError, StepFailure};
@@ -27,6 +27,8 @@ const START_TIME_MAX: Duration = Duration::from_secs(30);
 /// Shortest and longest pause between two looks at the CPU clock.
 const CPU_LOOK_MIN: Duration = Duration::from_millis(5);
 const CPU_LOOK_MAX: Duration = Duration::from_secs(1);
+/// Pause between two looks at the count of kills, after the kernel has said that memory is out.
+const OOM_PAUSE: Duration = Duration::from_millis(1);
 /// Pause between two looks where no kernel limit stands behind them.
 const POLL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -130,7 +132,7 @@ impl<'a> Watch<'a> {
         let out_of_memory = self.cell.oom_event().map(readable).transpose()?;
         let mut deadline = Instant::now() + START_TIME_MAX;
         let mut hung_up = false;
-        let mut memory_watched = out_of_memory.is_some();
+        let mut memory_is_out = false;
         tokio::pin!(stop);
         let mut stopped = false;
         loop {
@@ -151,8 +153,9 @@ impl<'a> Watch<'a> {
                     ready?.retain_ready();
                     return Ok(());
                 }
-                () = async { if let Some(event) = &out_of_memory { let _ = event.readable().await; } }, if memory_watched => {
-                    memory_watched = false;
+                // v1 tells first, then kills and counts; the count is what the verdict shows, so it is waited for.
+                () = next_event(out_of_memory.as_ref()), if !memory_is_out => memory_is_out = true,
+                () = sleep(OOM_PAUSE), if memory_is_out && self.outcome.stop.is_none() => {
                     if self.cell.oom_kills().unwrap_or(0) > 0 {
                         self.stop(Stop::Memory);
                     }
@@ -249,6 +252,14 @@ impl<'a> Watch<'a> {
                 self.init_cpu_ns = init_cpu_ns;
             }
         }
+    }
+}
+
+/// Completes when the kernel says that the cell is out of memory; never, where it does not say so.
+async fn next_event(out_of_memory: Option<&AsyncFd<OwnedFd>>) {
+    match out_of_memory {
+        Some(event) => drop(event.readable().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -185,7 +185,9 @@ pub fn judge(outcome: Outcome, limits: &Limits) -> Verdict {
         (Some(Stop::Memory), _) => {
             decided(Status::MemoryExceeded, Some(memory()), KilledBy::KernelOom, memory_message())
         }
-        (None, None | Some(Exit::Signal(libc::SIGKILL))) if outcome.oom_kills > 0 => {
+        // Whatever the payload made of it: some kernels leave the rest of the cell to us, and a payload that ends before
+        // we do has still lost a process to its memory limit.
+        (None, _) if outcome.oom_kills > 0 => {
             decided(Status::MemoryExceeded, Some(memory()), KilledBy::KernelOom, memory_message())
         }
         (None, Some(Exit::Signal(libc::SIGXCPU))) if outcome.cpu_time >= limits.cpu_time => {
@@ -273,7 +275,12 @@ mod tests {
             (Outcome { exit: exit(3), ..base() }, Status::NonzeroExit, None),
             // Exit codes that imitate signals stay exit codes.
             (Outcome { exit: exit(137), ..base() }, Status::NonzeroExit, None),
-            (Outcome { exit: exit(137), oom_kills: 1, ..base() }, Status::NonzeroExit, None),
+            // A shell that lost its child to the memory limit and ended before the whole cell was killed.
+            (
+                Outcome { exit: exit(137), oom_kills: 1, ..base() },
+                Status::MemoryExceeded,
+                Some(KilledBy::KernelOom),
+            ),
             // A self-inflicted SIGKILL imitates neither memory nor time.
             (Outcome { exit: signal(libc::SIGKILL), ..base() }, Status::Signaled, Some(KilledBy::Payload)),
             (
