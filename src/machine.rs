@@ -101,7 +101,7 @@ impl Machine {
         }
     }
 
-    /// A supervisor on this machine. An ordinary user to whom nothing is delegated after all gets one without cgroups.
+    /// A supervisor on this machine.
     ///
     /// # Errors
     /// See [`Supervisor::open`].
@@ -110,15 +110,7 @@ impl Machine {
             let images = self.store.list()?.into_iter().filter_map(|summary| self.store.image(&summary.name).ok());
             self.images = images.map(|image| (image.name.clone(), image)).collect();
         }
-        match Supervisor::open(&self.host, &self.cgroup) {
-            Err(SupervisorError::Cgroup(error))
-                if self.host.privilege == Privilege::Rootless && self.cgroup.kind != Kind::None =>
-            {
-                tracing::info!(%error, "no cgroup is delegated to this user");
-                Err(error.into())
-            }
-            result => Ok(result?),
-        }
+        Ok(Supervisor::open(&self.host, &self.cgroup)?)
     }
 
     /// The image to run in: the one asked for, else the profile's own if it is built, else this machine's programs.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{CELLS_WANTED, Group, Layer, State, cgroup_remedy, is_content_without_cgroup};
 use crate::config::Config;
-use crate::machine::{HOST_IMAGE, Machine, MachineError};
+use crate::machine::{Machine, MachineError};
+use crate::plan::HOST_IMAGE;
 use crate::plan::{CellPlan, Surroundings, plan};
 use crate::runner::{self, StepResult};
 use crate::sandbox::cell::CellError;

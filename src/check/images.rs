@@ -70,7 +70,7 @@ fn images(config: &Config, machine: &Machine) -> Vec<Layer> {
     let built = machine.store().list().unwrap_or_default();
     let needed = profiles.iter().map(|profile| profile.rootfs.clone());
     let names: BTreeSet<String> = built.iter().map(|summary| summary.name.clone()).chain(needed).collect();
-    for name in names.iter().filter(|name| *name != crate::machine::HOST_IMAGE) {
+    for name in names.iter().filter(|name| *name != crate::plan::HOST_IMAGE) {
         let languages: Vec<_> = profiles.iter().filter(|profile| profile.rootfs == *name).collect();
         let languages: Vec<_> = languages.iter().map(|profile| profile.name.as_str()).collect();
         let for_whom = if languages.is_empty() { String::new() } else { format!(" for {}", languages.join(", ")) };

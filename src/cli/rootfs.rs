@@ -9,7 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{EXIT_SANDBOX_FAILED, say_error, say_hint, say_warning};
 use crate::config::Config;
-use crate::machine::{HOST_IMAGE, Machine};
+use crate::machine::Machine;
+use crate::plan::HOST_IMAGE;
 use crate::plan::{Surroundings, plan_version};
 use crate::rootfs::{BuildOptions, Format, Image, Recipes, RootfsError, Store, SystemTools, build, progress};
 use crate::words::profile::Profiles;

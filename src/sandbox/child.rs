@@ -64,6 +64,8 @@ pub struct ChildImage {
     /// The step and errno that stopped the payload before its exec.
     pub failure: Option<(u8, Errno)>,
     pub payload: i32,
+    /// When the program was executed, by the monotonic clock.
+    pub executed_ns: u64,
     /// The child-signal descriptor, and the seccomp listener when there is one.
     pub signals: RawFd,
     pub listener: Option<RawFd>,
@@ -98,6 +100,7 @@ impl ChildImage {
             stack: Some(VforkStack::new()),
             failure: None,
             payload: 0,
+            executed_ns: 0,
             signals: -1,
             listener: None,
             denied: [(0, 0); DENIED_MAX],

@@ -283,13 +283,12 @@ pub(super) fn block_child_signals(image: &mut ChildImage) -> Step {
 pub(super) fn start_payload(image: &mut ChildImage) -> Step {
     let mut stack = image.stack.take().ok_or(Errno::EALREADY)?;
     let result = sys::vfork(&mut stack, || run_payload(image));
-    let at_ns = sys::monotonic_ns();
     // Given back rather than dropped: dropping would call the allocator.
     image.stack = Some(stack);
     image.payload = result?;
     match image.failure {
         Some((_, errno)) => Err(errno),
-        None => image.report(Report::Started { at_ns, init_cpu_ns: sys::process_cpu_ns() }),
+        None => image.report(Report::Started { at_ns: image.executed_ns, init_cpu_ns: sys::process_cpu_ns() }),
     }
 }
 

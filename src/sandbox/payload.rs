@@ -83,6 +83,8 @@ pub(super) fn execute(image: &mut ChildImage) -> Step {
     image.environment.fill(reader.strings(environment)?)?;
     // As execvp(3): go on past what is not there, and remember a refusal over an absence.
     let mut worst = Errno::ENOENT;
+    // Here rather than when init wakes: a short program may have ended by then.
+    image.executed_ns = sys::monotonic_ns();
     for candidate in candidates {
         match sys::execve(candidate, &image.arguments, &image.environment) {
             Errno::ENOENT | Errno::ENOTDIR => {}

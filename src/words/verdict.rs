@@ -276,11 +276,7 @@ mod tests {
             // Exit codes that imitate signals stay exit codes.
             (Outcome { exit: exit(137), ..base() }, Status::NonzeroExit, None),
             // A shell that lost its child to the memory limit and ended before the whole cell was killed.
-            (
-                Outcome { exit: exit(137), oom_kills: 1, ..base() },
-                Status::MemoryExceeded,
-                Some(KilledBy::KernelOom),
-            ),
+            (Outcome { exit: exit(137), oom_kills: 1, ..base() }, Status::MemoryExceeded, Some(KilledBy::KernelOom)),
             // A self-inflicted SIGKILL imitates neither memory nor time.
             (Outcome { exit: signal(libc::SIGKILL), ..base() }, Status::Signaled, Some(KilledBy::Payload)),
             (
