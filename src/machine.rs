@@ -11,7 +11,7 @@ use crate::plan::{CellPlan, HOST_IMAGE, Surroundings, plan_version};
 use crate::rootfs::host::HostRecipe;
 use crate::rootfs::{Format, Image, RootfsError, Store, kernel_has_erofs};
 use crate::runner;
-use crate::sandbox::cgroup::{self, CgroupError, Choice, Kind};
+use crate::sandbox::cgroup::{self, CgroupError, Choice};
 use crate::sandbox::probe;
 use crate::sandbox::stage::{ImageSource, LayerSource, StageError, Synthetic};
 use crate::supervisor::{Supervisor, SupervisorError};
