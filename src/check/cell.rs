@@ -393,19 +393,19 @@ const MEASURES: [Measure; 17] = [
     measure("namespaces", "clone_init", namespaces),
     measure("network", "clone_init", network),
     measure("id map", "write_id_maps", id_map),
+    measure("control groups inside", "unshare_cgroup_namespace", groups_inside),
     measure("session keyring", "new_session_keyring", session_keyring),
     measure("nested namespaces", "forbid_user_namespaces", nested_namespaces),
     measure("proc", "mount_proc", proc),
     measure("scratch", "mount_scratch", scratch),
     measure("root", "pivot_root", root),
     optional("speculation", "force_speculation_mitigations", speculation),
+    measure("core size", "set_rlimits", core_size),
     measure("capabilities", "drop_capabilities", capabilities),
     measure("no_new_privs", "set_no_new_privileges", no_new_privileges),
-    measure("core size", "set_rlimits", core_size),
     measure("descriptors inside", "mark_descriptors", descriptors_inside),
     optional("landlock", "restrict_by_landlock", landlock),
     measure("seccomp", "install_seccomp", seccomp),
-    measure("control groups inside", "unshare_cgroup_namespace", groups_inside),
 ];
 
 fn isolation(host: &Host, reading: &Read) -> Vec<Layer> {
@@ -665,9 +665,21 @@ mod tests {
     }
 
     #[test]
-    fn every_measure_names_a_row_of_the_sequence() {
-        for measure in &MEASURES {
-            assert!(measure.step == "stage" || position(measure.step) > 0, "{}", measure.step);
-        }
+    fn every_measure_names_a_row_of_the_sequence_in_its_order() {
+        assert!(MEASURES[1..].iter().all(|measure| position(measure.step) > 0));
+        assert!(MEASURES.is_sorted_by_key(|measure| position(measure.step)));
+    }
+
+    #[test]
+    fn a_step_that_failed_is_told_by_its_row_and_those_after_it_were_not_tried() {
+        let host = crate::sandbox::probe::host(Kind::None);
+        let obstacle =
+            Obstacle { step: "mount_proc".into(), message: "mount_proc: EPERM".into(), remedy: "run as root".into() };
+        let layers = isolation(&host, &Err(obstacle));
+        let detail = |name: &str| layers.iter().find(|layer| layer.name == name).map(|layer| layer.detail.clone());
+        assert!(layers.iter().all(|layer| layer.state == State::Missing && layer.remedy.is_some()));
+        assert_eq!(detail("proc").as_deref(), Some("mount_proc: EPERM"));
+        assert!(detail("id map").is_some_and(|detail| detail.starts_with("its step was taken")));
+        assert!(detail("seccomp").is_some_and(|detail| detail.starts_with("not tried")));
     }
 }

@@ -12,6 +12,7 @@ mod kernel;
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::sandbox::cgroup::{self, Choice};
+use crate::words::causes::chain;
 use crate::words::host::{Host, Privilege};
 
 /// Cells alive at once that the service is designed for; what a machine offers is held against it.
@@ -143,18 +144,4 @@ fn cgroup_remedy() -> &'static str {
 fn is_content_without_cgroup(config: &Config, machine: &Machine) -> bool {
     machine.cgroup.kind == cgroup::Kind::None
         && (config.cgroup == Choice::None || machine.host.privilege == Privilege::Rootless)
-}
-
-/// An error and its causes in one line, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
