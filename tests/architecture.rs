@@ -53,8 +53,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("runner", vec!["supervisor", "sandbox", "plan", "words"]),
         ("config", vec!["sandbox", "rootfs", "plan", "words"]),
         ("machine", vec!["config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        ("check", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("api", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
-        ("cli", vec!["api", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        (
+            "cli",
+            vec!["check", "api", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"],
+        ),
         ("lib", vec![]),
         ("main", vec!["cli"]),
     ])
