@@ -38,6 +38,10 @@ pub fn main(config: &Config, cells_max: usize) -> anyhow::Result<ExitCode> {
     for problem in &problems {
         tracing::error!(%problem, "profile left out");
     }
+    // Each cell takes some fifteen descriptors; what is allowed at most is asked for.
+    if let Ok((_, hard)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
     let socket = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
     let mut machine = Machine::look(config)?;
     let supervisor = machine.supervisor()?;

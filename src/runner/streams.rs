@@ -167,6 +167,11 @@ pub fn open(stdin: Stdin) -> io::Result<(Far, Near)> {
     let (stdin_far, stdin_near) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout_near, stdout_far) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr_near, stderr_far) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    for far in [&stdin_far, &stdout_far, &stderr_far] {
+        // A program that opens /dev/stderr opens the pipe anew, as another user than the one who made it. Nobody but the
+        // cell can find the pipe to open it.
+        rustix::fs::fchmod(far, rustix::fs::Mode::from_raw_mode(0o666))?;
+    }
     let stdin = match stdin {
         Stdin::Empty => None,
         Stdin::Copy(source) => Some((source, pipe::Sender::from_owned_fd(stdin_near)?)),
