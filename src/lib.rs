@@ -1,5 +1,6 @@
 //! sandboxd runs untrusted programs, each in a brand-new sandbox.
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod machine;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::plan::{CellPlan, Surroundings, plan_version};
 use crate::rootfs::host::HostRecipe;
-use crate::rootfs::{Format, Image, Recipes, RootfsError, Store};
+use crate::rootfs::{Format, Image, Recipes, RootfsError, Store, kernel_has_erofs};
 use crate::runner;
 use crate::sandbox::cgroup::{self, CgroupError, Choice, Kind};
 use crate::sandbox::probe;
@@ -27,6 +27,8 @@ pub struct Machine {
     pub host: Host,
     pub cgroup: cgroup::Probe,
     store: Store,
+    /// Filled where the supervisor is about to see files of root as nobody's, and could no longer tell who owns a layer.
+    images: BTreeMap<String, Image>,
     recipes_dir: PathBuf,
     versions_file: PathBuf,
 }
@@ -59,6 +61,10 @@ impl MachineError {
                     Some(userns.to_owned())
                 }
             }
+            MachineError::Stage { error } if error.source == nix::errno::Errno::ENODEV => Some(
+                "this kernel cannot mount erofs: build the image with `sandboxd rootfs build --force --format directory NAME`"
+                    .to_owned(),
+            ),
             MachineError::Stage { error } => runner::remedy(error.source).map(str::to_owned),
         }
     }
@@ -79,11 +85,20 @@ impl Machine {
         Ok(Machine::with(config, cgroup, Store::open(&config.rootfs_dir)?))
     }
 
+    /// The machine as it is without cgroups, for `check`, which tells of everything else all the same.
+    ///
+    /// # Errors
+    /// The directory of images has no absolute path.
+    pub fn without_cgroup(config: &Config) -> Result<Machine, MachineError> {
+        Ok(Machine::with(config, cgroup::probe(Choice::None, None)?, Store::open(&config.rootfs_dir)?))
+    }
+
     fn with(config: &Config, cgroup: cgroup::Probe, store: Store) -> Machine {
         Machine {
             host: probe::host(cgroup.kind),
             cgroup,
             store,
+            images: BTreeMap::new(),
             recipes_dir: config.recipes_dir.clone(),
             versions_file: config.cache_dir.join("versions.json"),
         }
@@ -94,6 +109,10 @@ impl Machine {
     /// # Errors
     /// See [`Supervisor::open`].
     pub fn supervisor(&mut self) -> Result<Supervisor, MachineError> {
+        if self.host.privilege == Privilege::Rootless {
+            let images = self.store.list()?.into_iter().filter_map(|summary| self.store.image(&summary.name).ok());
+            self.images = images.map(|image| (image.name.clone(), image)).collect();
+        }
         match Supervisor::open(&self.host, &self.cgroup) {
             Err(SupervisorError::Cgroup(error))
                 if self.host.privilege == Privilege::Rootless && self.cgroup.kind != Kind::None =>
@@ -112,7 +131,7 @@ impl Machine {
     pub fn choose_rootfs(&self, asked: Option<&str>, own: Option<&str>) -> Result<String, MachineError> {
         match (asked, own) {
             (Some(HOST_IMAGE), _) | (None, None) => Ok(HOST_IMAGE.to_owned()),
-            (Some(name), _) => match self.store.image(name) {
+            (Some(name), _) => match self.image(name) {
                 Err(not_built @ RootfsError::NotBuilt { .. }) => {
                     // What has no recipe cannot be built: a slip of the finger, most likely.
                     Recipes::load(self.own_recipes())?.get(name)?;
@@ -120,8 +139,8 @@ impl Machine {
                 }
                 image => Ok(image?.name),
             },
-            (None, Some(own)) => match self.store.image(own) {
-                // What no ordinary user can mount is as good as not built.
+            (None, Some(own)) => match self.image(own) {
+                // What cannot be mounted here is as good as not built.
                 Ok(image) if self.is_mountable(&image) => Ok(image.name),
                 Ok(_) | Err(RootfsError::NotBuilt { .. }) => Ok(HOST_IMAGE.to_owned()),
                 Err(error) => Err(error.into()),
@@ -129,8 +148,18 @@ impl Machine {
         }
     }
 
-    fn is_mountable(&self, image: &Image) -> bool {
-        self.host.privilege == Privilege::Root || image.layers.iter().all(|layer| layer.format == Format::Directory)
+    /// An image that is built and whole.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn image(&self, name: &str) -> Result<Image, RootfsError> {
+        self.images.get(name).map_or_else(|| self.store.image(name), |image| Ok(image.clone()))
+    }
+
+    /// Whether this user on this kernel can mount the layers of an image.
+    pub fn is_mountable(&self, image: &Image) -> bool {
+        image.layers.iter().all(|layer| layer.format == Format::Directory)
+            || (self.host.privilege == Privilege::Root && kernel_has_erofs())
     }
 
     /// Stages image `name` for `supervisor`.
@@ -157,7 +186,7 @@ impl Machine {
                 binds: layout.binds,
             }));
         }
-        let image = self.store.image(name)?;
+        let image = self.image(name)?;
         let layers = image.layers.into_iter().map(|layer| match layer.format {
             Format::Erofs => LayerSource::Erofs(layer.path),
             Format::Directory => LayerSource::Directory(layer.path),
@@ -174,7 +203,7 @@ impl Machine {
         around: &Surroundings<'_>,
     ) -> Option<String> {
         if around.rootfs != HOST_IMAGE
-            && let Ok(image) = self.store.image(around.rootfs)
+            && let Ok(image) = self.image(around.rootfs)
             && let Some(version) = image.versions.get(&profile.name)
         {
             return Some(version.clone());
@@ -200,7 +229,7 @@ impl Machine {
     /// What identifies a toolchain: its program's file, for this machine's own; the image's layers otherwise.
     fn version_key(&self, plan: &CellPlan, rootfs: &str) -> Option<String> {
         if rootfs != HOST_IMAGE {
-            let image = self.store.image(rootfs).ok()?;
+            let image = self.image(rootfs).ok()?;
             let digests: Vec<_> = image.layers.iter().map(|layer| layer.digest.as_str()).collect();
             return Some(format!("{} {}", digests.join("+"), plan.command.arguments.first()?.to_string_lossy()));
         }

@@ -47,15 +47,15 @@ pub fn main(config: &Config, arguments: &LanguagesArguments) -> anyhow::Result<E
         say_warning(&format!("left over: {error}"));
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<12} {:<10} {:<10} {:<9} aliases", "language", "version", "image", "files");
+    let mut text = format!("{:<12} {:<10} {:<10} {:<9} aliases\n", "language", "version", "image", "files");
     for row in &rows {
         let version = row.version.as_deref().unwrap_or("missing");
         let extensions: Vec<_> = row.extensions.iter().map(|extension| format!(".{extension}")).collect();
-        println!(
-            "{:<12} {version:<10} {:<10} {:<9} {}",
+        text += &format!(
+            "{:<12} {version:<10} {:<10} {:<9} {}\n",
             row.language,
             row.rootfs,
             extensions[0],
@@ -63,9 +63,8 @@ pub fn main(config: &Config, arguments: &LanguagesArguments) -> anyhow::Result<E
         );
     }
     if rows.iter().any(|row| row.version.is_none()) {
-        println!(
-            "\nmissing: neither its image is built nor is the toolchain on this machine; `sandboxd rootfs build --all`"
-        );
+        text += "\nmissing: neither its image is built nor is the toolchain on this machine; `sandboxd rootfs build`\n";
     }
+    super::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -76,9 +76,18 @@ enum Command {
     #[command(subcommand)]
     Rootfs(rootfs::RootfsCommand),
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    #[command(after_help = "Example:\n  sandboxd completions bash > /usr/share/bash-completion/completions/sandboxd")]
+    Completions {
+        /// The shell that will read it
+        shell: clap_complete::Shell,
+    },
     /// Write the man pages into a directory
-    Man { directory: PathBuf },
+    #[command(after_help = "Example:\n  sandboxd man /usr/local/share/man/man1")]
+    Man {
+        /// Where to; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 /// Flags of `sandboxd run`.
@@ -160,6 +169,11 @@ struct TestHooks {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = "Runs a few programs of a moment each in real sandboxes and reads back from inside what is enforced.\n\n\
+                        Exit code: 0 when everything required is there, 1 when something is missing, 125 when the check \
+                        itself failed."
+)]
 pub struct CheckArguments {
     /// Print the findings as JSON
     #[arg(long)]
@@ -225,6 +239,17 @@ fn start_log(filter: &str) {
 fn say_error(error: &anyhow::Error) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     say(format_args!("{style}error{style:#}: {error:#}"));
+}
+
+/// Writes to stdout, with colours only on a terminal. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    use std::io::Write as _;
+    let mut stdout = anstream::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("failed to write to stdout"),
+    }
 }
 
 fn say_hint(hint: &str) {

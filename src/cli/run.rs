@@ -18,6 +18,7 @@ use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, Input, Sink, Stdin};
 use crate::sandbox::cell::CellError;
 use crate::sandbox::sequence;
+use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Privilege};
 use crate::words::limits::LimitsRequest;
 use crate::words::profile::{Profile, Profiles};
@@ -53,20 +54,6 @@ impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Failure {
         Failure { hint: error.hint(), message: chain(&error), answer: None }
     }
-}
-
-/// An error and its causes in one line, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Runs and returns the exit code of the contract; everything that goes wrong is said on stderr.

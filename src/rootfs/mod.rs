@@ -49,5 +49,5 @@ pub use progress::Progress;
 pub use recipe::{Recipe, Recipes};
 pub use scan::{Forbidden, Violation};
 pub use store::{DEFAULT_STORE, Image, Layer, Removed, State, Store, Summary};
-pub use tools::{SystemTools, ToolCall, Tools};
+pub use tools::{SystemTools, ToolCall, Tools, kernel_has_erofs};
 pub use verify::{LayerReport, Problem, Report};

@@ -115,10 +115,11 @@ impl Supervisor {
     }
 }
 
-/// A user namespace in which this process is root and may make mounts and further namespaces.
+/// A user namespace in which this process is root and may make mounts and further namespaces; with a mount namespace of
+/// its own, since nobody may return from a stage into one that belongs to a more privileged user namespace.
 fn enter_user_namespace() -> Result<(), Errno> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER | nix::sched::CloneFlags::CLONE_NEWNS)?;
     for (file, content) in
         [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
     {

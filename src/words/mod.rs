@@ -2,6 +2,7 @@
 //! ([`limits`]), how a language is run ([`profile`]), what this machine can enforce ([`host`]), what happened and
 //! what it means ([`verdict`]).
 
+pub mod causes;
 pub mod host;
 pub mod limits;
 pub mod profile;

@@ -34,7 +34,8 @@ pub fn run_with(command: &mut Command, stdin: &[u8], limit: Duration) -> Output 
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     let (done, timed_out) = std::sync::mpsc::channel::<()>();
     let guard = std::thread::spawn(move || {
-        let late = timed_out.recv_timeout(limit).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout);
+        let late =
+            timed_out.recv_timeout(limit).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout);
         if late {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
@@ -79,7 +80,8 @@ pub fn leftovers() -> BTreeSet<String> {
     found.extend(mounts.lines().filter(|line| line.contains("rootfs") && line.contains("sandboxd")).map(str::to_owned));
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok());
+        let uid =
+            status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok());
         if uid.is_some_and(|uid| (0x7000_0000..0x7000_0000 + (1 << 23)).contains(&uid)) {
             found.insert(format!("process {}", entry.path().display()));
         }
