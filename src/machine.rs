@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::plan::{CellPlan, HOST_IMAGE, Surroundings, plan_version};
 use crate::rootfs::host::HostRecipe;
-use crate::rootfs::{Format, Image, RootfsError, Store, kernel_has_erofs};
+use crate::rootfs::{Format, Image, Recipes, RootfsError, Store, kernel_has_erofs};
 use crate::runner;
 use crate::sandbox::cgroup::{self, CgroupError, Choice};
 use crate::sandbox::probe;
@@ -120,7 +120,14 @@ impl Machine {
     pub fn choose_rootfs(&self, asked: Option<&str>, own: Option<&str>) -> Result<String, MachineError> {
         match (asked, own) {
             (Some(HOST_IMAGE), _) | (None, None) => Ok(HOST_IMAGE.to_owned()),
-            (Some(name), _) => Ok(self.image(name)?.name),
+            (Some(name), _) => match self.image(name) {
+                Err(not_built @ RootfsError::NotBuilt { .. }) => {
+                    // What has no recipe cannot be built: a slip of the finger, most likely.
+                    Recipes::load(self.own_recipes())?.get(name)?;
+                    Err(not_built.into())
+                }
+                image => Ok(image?.name),
+            },
             (None, Some(own)) => match self.image(own) {
                 // What cannot be mounted here is as good as not built.
                 Ok(image) if self.is_mountable(&image) => Ok(image.name),
@@ -153,10 +160,14 @@ impl Machine {
         supervisor.stage(name, || source).map_err(|error| MachineError::Stage { error })
     }
 
+    /// The operator's directory of recipes, if there is one.
+    fn own_recipes(&self) -> Option<&Path> {
+        Some(self.recipes_dir.as_path()).filter(|directory| directory.is_dir())
+    }
+
     fn image_source(&self, name: &str) -> Result<ImageSource, MachineError> {
         if name == HOST_IMAGE {
-            let directory = Some(self.recipes_dir.as_path()).filter(|directory| directory.is_dir());
-            let layout = HostRecipe::load(directory)?.layout(std::path::Path::new("/"));
+            let layout = HostRecipe::load(self.own_recipes())?.layout(Path::new("/"));
             return Ok(ImageSource::Synthetic(Synthetic {
                 directories: layout.directories,
                 links: layout.links,
@@ -221,7 +232,7 @@ impl Machine {
     }
 
     fn write_versions(&self, known: &BTreeMap<String, String>) -> std::io::Result<()> {
-        let directory = self.versions_file.parent().unwrap_or(std::path::Path::new("/"));
+        let directory = self.versions_file.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(directory)?;
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         serde_json::to_writer_pretty(&mut file, known)?;

@@ -168,8 +168,8 @@ fn evidence(verdict: &Verdict) -> Evidence {
     Evidence {
         limit: verdict.limit.as_ref().map(|limit| LimitJson {
             name: limit.name,
-            value: limit.value,
-            measured: limit.measured,
+            value: rounded(limit.value),
+            measured: rounded(limit.measured),
         }),
         oom_kills: outcome.oom_kills,
         process_limit_hits: outcome.process_limit_hits,
@@ -179,7 +179,7 @@ fn evidence(verdict: &Verdict) -> Evidence {
 }
 
 fn usage(outcome: &Outcome) -> Usage {
-    let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let milliseconds = |time: std::time::Duration| rounded(time.as_secs_f64() * 1e3);
     Usage {
         wall_time_ms: milliseconds(outcome.wall_time),
         cpu_time_ms: milliseconds(outcome.cpu_time),
@@ -188,10 +188,15 @@ fn usage(outcome: &Outcome) -> Usage {
     }
 }
 
+/// To three places: microseconds, where it is milliseconds.
+fn rounded(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}
+
 fn limits(limits: &Limits) -> LimitsJson {
     LimitsJson {
-        wall_time_ms: limits.wall_time.as_secs_f64() * 1e3,
-        cpu_time_ms: limits.cpu_time.as_secs_f64() * 1e3,
+        wall_time_ms: rounded(limits.wall_time.as_secs_f64() * 1e3),
+        cpu_time_ms: rounded(limits.cpu_time.as_secs_f64() * 1e3),
         memory_bytes: limits.memory_bytes,
         processes: limits.processes,
         output_bytes: limits.output_bytes,

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Flags};
 use crate::sandbox::cgroup::Choice;
-use crate::words::limits::{parse_size, parse_time};
+use crate::words::limits::{parse_count, parse_size, parse_time};
 
 /// The sandbox itself failed; the payload's own exit codes are below 125 by convention.
 const EXIT_SANDBOX_FAILED: u8 = 125;
@@ -124,19 +124,19 @@ pub struct RunArguments {
     #[arg(long = "env", short, value_name = "NAME=VALUE")]
     environment: Vec<OsString>,
     /// Longest time from start to end, as 2s or 500ms
-    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true, help_heading = "Limits")]
     wall_time: Option<Duration>,
     /// Most CPU time of all its processes together
-    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true, help_heading = "Limits")]
     cpu_time: Option<Duration>,
     /// Most memory of all its processes and files together, as 64M
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Limits")]
     memory: Option<u64>,
     /// Most processes and threads at once
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_hyphen_values = true, help_heading = "Limits")]
     processes: Option<u32>,
     /// Most output on both streams together
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true, help_heading = "Limits")]
     output: Option<u64>,
     /// CPU bandwidth in cores, as 0.5
     #[arg(long, value_name = "CORES", allow_hyphen_values = true, help_heading = "Limits")]
@@ -157,12 +157,7 @@ pub struct RunArguments {
     #[command(flatten)]
     hooks: TestHooks,
     /// The source file and its arguments, or after -- a command and its arguments
-    #[arg(
-        value_name = "FILE [ARGS…] | -- COMMAND [ARGS…]",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "FILE [ARGS…] | -- COMMAND [ARGS…]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
 
@@ -176,8 +171,8 @@ struct TestHooks {
     /// Share a namespace with the supervisor
     #[arg(long, value_name = "NAMESPACE", hide = true)]
     without_namespace: Vec<String>,
-    /// Make a fault point fail, as POINT or POINT=ERRNO
-    #[arg(long, value_name = "POINT[=ERRNO]", hide = true)]
+    /// Make a fault point fail once, after PASS matches of it have gone well
+    #[arg(long, value_name = "POINT[+PASS][=ERRNO]", hide = true)]
     fail: Vec<String>,
 }
 
@@ -202,7 +197,15 @@ pub struct LanguagesArguments {
 
 /// Runs the program of this process's arguments.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where stdout or stderr is gone nobody can be told.
+            let _ = error.print();
+            // Not the usual 2: that could be the exit code of a program that ran.
+            return if error.use_stderr() { ExitCode::from(EXIT_SANDBOX_FAILED) } else { ExitCode::SUCCESS };
+        }
+    };
     start_log(&cli.settings.log);
     let flags = Flags {
         config: cli.settings.config,
@@ -244,7 +247,7 @@ fn start_log(filter: &str) {
 /// An error with its causes, and the remedy where there is one.
 fn say_error(error: &anyhow::Error) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-    anstream::eprintln!("{style}error{style:#}: {error:#}");
+    say(format_args!("{style}error{style:#}: {error:#}"));
 }
 
 /// Writes to stdout, with colours only on a terminal. A reader that has seen enough (`| head`) is no failure.
@@ -260,10 +263,16 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn say_hint(hint: &str) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Cyan.into()));
-    anstream::eprintln!("{style}hint{style:#}: {hint}");
+    say(format_args!("{style}hint{style:#}: {hint}"));
 }
 
 fn say_warning(warning: &str) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
-    anstream::eprintln!("{style}warning{style:#}: {warning}");
+    say(format_args!("{style}warning{style:#}: {warning}"));
+}
+
+/// A line on stderr. Whoever closed it or let its disk fill up does not want to read it: the exit code still tells.
+fn say(line: std::fmt::Arguments) {
+    use std::io::Write as _;
+    let _ = writeln!(anstream::stderr(), "{line}");
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_SANDBOX_FAILED, RunArguments, say_error, say_hint, say_warning};
+use super::{EXIT_SANDBOX_FAILED, RunArguments, say, say_error, say_hint, say_warning};
 use crate::api::native;
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
@@ -29,11 +29,13 @@ use crate::words::verdict::{Status, signal_name};
 struct Failure {
     message: String,
     hint: Option<String>,
+    /// The whole object, once it is known what was to be run.
+    answer: Option<String>,
 }
 
 impl Failure {
     fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), hint: None }
+        Failure { message: message.into(), hint: None, answer: None }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -44,13 +46,13 @@ impl Failure {
 
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Failure {
-        Failure { message: error.message, hint: error.hint }
+        Failure { message: error.message, hint: error.hint, answer: None }
     }
 }
 
 impl From<MachineError> for Failure {
     fn from(error: MachineError) -> Failure {
-        Failure { hint: error.hint(), message: chain(&error) }
+        Failure { hint: error.hint(), message: chain(&error), answer: None }
     }
 }
 
@@ -67,7 +69,8 @@ pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
             if json {
                 let object =
                     serde_json::json!({"status": "sandbox_error", "message": failure.message, "hint": failure.hint});
-                println!("{object}");
+                // That nobody reads it has been said, if it is what went wrong.
+                let _ = print_answer(&failure.answer.unwrap_or_else(|| object.to_string()));
             }
             ExitCode::from(EXIT_SANDBOX_FAILED)
         }
@@ -98,7 +101,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         cell.namespaces.retain(|name| !without_namespace.iter().any(|without| without == name));
     }
     if dry_run {
-        print_dry_run(&plan);
+        print_answer(&dry_run_text(&plan))?;
         return Ok(ExitCode::SUCCESS);
     }
     let stdin = open_stdin(stdin_path.as_deref())?;
@@ -127,7 +130,14 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         say_warning(&format!("left over: {error}"));
     }
     let (result, version, signaled) = ran?;
-    let result = result.map_err(|error| explain(&error, &plan))?;
+    let result = match result {
+        Ok(result) => result,
+        Err(error) => {
+            let failure = explain(&error, &plan);
+            let answer = native::sandbox_error(id, &plan, failure.message.clone());
+            return Err(Failure { answer: serde_json::to_string(&answer).ok(), ..failure });
+        }
+    };
     for problem in &result.cleanup {
         say_warning(&format!("left over: {problem}"));
     }
@@ -139,7 +149,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         let answer = native::answer(id, version, &plan, result);
         let text =
             serde_json::to_string(&answer).map_err(|error| Failure::new(format!("failed to write JSON: {error}")))?;
-        println!("{text}");
+        print_answer(&text)?;
     } else {
         say_verdict(&result, signaled);
     }
@@ -299,11 +309,19 @@ fn warn_of_what_is_weaker(machine: &Machine) {
     }
 }
 
-fn print_dry_run(plan: &Plan) {
-    if let Some(compile) = &plan.compile {
-        println!("compile in image {}:\n{}", compile.rootfs, sequence::dry_run(compile));
-    }
-    print!("run in image {}:\n{}", plan.run.rootfs, sequence::dry_run(&plan.run));
+fn dry_run_text(plan: &Plan) -> String {
+    let steps = |what: &str, cell| format!("{what} in image {}:\n{}", plan.rootfs, sequence::dry_run(cell));
+    let compile = plan.compile.as_ref().map(|compile| steps("compile", compile) + "\n").unwrap_or_default();
+    compile + steps("run", &plan.run).trim_end()
+}
+
+/// The whole answer and a line's end on stdout.
+fn print_answer(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let written =
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    written.map_err(|error| Failure::new(format!("failed to write to stdout: {error}")))
 }
 
 /// The signal that interrupted the run.
@@ -386,16 +404,18 @@ fn say_verdict(result: &runner::RunResult, signaled: Option<i32>) {
     let status = result.status();
     let color = if status == Status::Ok { anstyle::AnsiColor::Green } else { anstyle::AnsiColor::Red };
     let style = anstyle::Style::new().bold().fg_color(Some(color.into()));
-    anstream::eprintln!("{style}{}{style:#}: {step}{}{by} ({usage}{denied})", status.word(), verdict.message);
+    say(format_args!("{style}{}{style:#}: {step}{}{by} ({usage}{denied})", status.word(), verdict.message));
 }
 
 #[cfg(debug_assertions)]
 fn arm_hooks(hooks: &super::TestHooks) -> Result<(Vec<String>, Vec<String>), Failure> {
     for fault in &hooks.fail {
         let (point, errno) = fault.split_once('=').unwrap_or((fault, "5"));
-        let errno: i32 =
-            errno.parse().map_err(|_| Failure::new(format!("--fail {fault}: the errno is not a number")))?;
-        crate::sandbox::fault::arm(point.to_owned().leak(), rustix::io::Errno::from_raw_os_error(errno));
+        let (point, pass) = point.split_once('+').unwrap_or((point, "0"));
+        let wrong = || Failure::new(format!("--fail {fault}: write POINT[+PASS][=ERRNO], with numbers"));
+        let errno: i32 = errno.parse().map_err(|_| wrong())?;
+        let pass: u32 = pass.parse().map_err(|_| wrong())?;
+        crate::sandbox::fault::arm_after(point.to_owned().leak(), pass, rustix::io::Errno::from_raw_os_error(errno));
     }
     for name in &hooks.without_step {
         if !sequence::SEQUENCE.iter().any(|step| step.name == name) {

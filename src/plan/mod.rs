@@ -246,7 +246,7 @@ fn limits(request: &Request, profile: Option<&Profile>) -> Result<Limits, Reques
     default
         .overlay(&request.limits)
         .check(&greatest, name)
-        .map_err(|error| RequestError::new("limits", error.to_string()))
+        .map_err(|error| RequestError::new("limits", error.to_string()).hint(error.hint()))
 }
 
 fn rlimits(limits: &Limits, host: &Host) -> Vec<Rlimit> {

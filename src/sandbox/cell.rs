@@ -134,8 +134,9 @@ impl Cell {
             let result = step.fault().map_err(StepFailure::from).and_then(|()| act(&mut preparation));
             tracing::trace!(step = step.name, microseconds = (sys::monotonic_ns() - started) / 1000, "performed");
             if let Err(failure) = result {
+                let reported = preparation.control.as_ref().and_then(|(control, _)| reported_failure(control.as_fd()));
                 preparation.undo();
-                return Err(CellError { step: step.name, failure });
+                return Err(reported.unwrap_or(CellError { step: step.name, failure }));
             }
         }
         let Preparation { control, group, child, .. } = preparation;
@@ -155,8 +156,9 @@ impl Cell {
                 format!("the start message of {bytes} bytes is over the {} allowed", super::start::START_BYTES_MAX);
             CellError::new("receive_start", StepFailure::Message(text))
         })?;
-        message::send(self.control.as_fd(), &message, descriptors)
-            .map_err(|errno| CellError::new("receive_start", errno))
+        message::send(self.control.as_fd(), &message, descriptors).map_err(|errno| {
+            reported_failure(self.control.as_fd()).unwrap_or_else(|| CellError::new("receive_start", errno))
+        })
     }
 
     /// Becomes readable when init has something to report.
@@ -184,16 +186,7 @@ impl Cell {
     /// # Errors
     /// ENOTCONN once init has hung up; EBADMSG for what is no report.
     pub fn next_report(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
-        let mut bytes = [0; REPORT_BYTES];
-        match message::receive(self.control.as_fd(), &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
-            Err(Errno::EAGAIN) => Ok(None),
-            Err(errno) => Err(errno),
-            Ok((0, _)) => Err(Errno::ENOTCONN),
-            Ok((length, [descriptor, ..])) => {
-                let report = bytes.get(..length).and_then(Report::decode).ok_or(Errno::EBADMSG)?;
-                Ok(Some((report, descriptor)))
-            }
-        }
+        next_report(self.control.as_fd())
     }
 
     /// CPU time of the whole cell up to now.
@@ -242,6 +235,33 @@ impl Drop for Cell {
             tracing::error!(%error, "a dropped cell was not cleaned up");
         }
     }
+}
+
+fn next_report(control: BorrowedFd) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
+    let mut bytes = [0; REPORT_BYTES];
+    loop {
+        match message::receive(control, &mut bytes, rustix::net::RecvFlags::DONTWAIT) {
+            Err(Errno::EAGAIN) => return Ok(None),
+            // init ended without having read all that it was sent. Told once, ahead of the reports that it sent before.
+            Err(Errno::ECONNRESET) => {}
+            Err(errno) => return Err(errno),
+            Ok((0, _)) => return Err(Errno::ENOTCONN),
+            Ok((length, [descriptor, ..])) => {
+                let report = bytes.get(..length).and_then(Report::decode).ok_or(Errno::EBADMSG)?;
+                return Ok(Some((report, descriptor)));
+            }
+        }
+    }
+}
+
+/// What init says it failed of: then a supervisor's step that fails because init is gone is not the one to name.
+fn reported_failure(control: BorrowedFd) -> Option<CellError> {
+    while let Ok(Some((report, _))) = next_report(control) {
+        if let Report::Failed { step, errno } = report {
+            return Some(CellError::of_report(step, errno));
+        }
+    }
+    None
 }
 
 /// Waits for init; it is a PID 1, so its end is the end of every process of the cell.

@@ -79,6 +79,20 @@ pub enum LimitError {
     TooSmall { name: &'static str, asked: String, least: String },
 }
 
+impl LimitError {
+    /// What the caller can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            LimitError::Zero { name } => format!("leave {name} out for its default, or name a positive value"),
+            LimitError::NotANumber { name } => format!("write {name} as a number such as 0.5"),
+            LimitError::AboveCeiling { name, ceiling, .. } => {
+                format!("ask for {ceiling} or less; a profile's [greatest] table raises the ceiling of {name}")
+            }
+            LimitError::TooSmall { least, .. } => format!("ask for {least} or more"),
+        }
+    }
+}
+
 /// The service's own defaults, where a profile says nothing. A profile's `greatest` table starts from
 /// [`Limits::greatest`] in the same way.
 impl Default for Limits {
@@ -229,6 +243,19 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(milliseconds / 1e3).map_err(|_| format!("`{text}` is longer than any clock can count"))
 }
 
+/// Parses a count: a whole number.
+///
+/// # Errors
+/// A sentence that says what was wrong.
+pub fn parse_count(text: &str) -> Result<u32, String> {
+    match split_unit(text)? {
+        (number, "") if number.fract() != 0.0 => Err(format!("`{text}` is not a whole number")),
+        (number, "") if number > f64::from(u32::MAX) => Err(format!("`{text}` is more than any machine can run")),
+        (number, "") => Ok(number as u32),
+        (_, unit) => Err(format!("`{text}`: a count has no unit `{unit}`")),
+    }
+}
+
 /// Parses a size: `64M`, `1GiB`, `512K`, `100B`; a bare number is bytes; units are powers of 1024.
 ///
 /// # Errors
@@ -327,6 +354,7 @@ mod tests {
         for bad in ["-1", "NaN", "inf", "1e308", "", "s", "5 parsecs", "-0"] {
             assert!(parse_time(bad).is_err(), "{bad}");
             assert!(parse_size(bad).is_err(), "{bad}");
+            assert!(parse_count(bad).is_err(), "{bad}");
         }
         assert!(parse_size("99999999999999999999").is_err());
         assert!(parse_time("99999999999999999999999h").is_err());

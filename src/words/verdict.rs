@@ -167,7 +167,7 @@ pub fn judge(outcome: Outcome, limits: &Limits) -> Verdict {
     };
     let decided = |status, limit, killed_by, message: String| (status, limit, Some(killed_by), message);
     let cpu_message =
-        || format!("used {} of CPU time (limit {})", format_time(outcome.cpu_time), format_time(limits.cpu_time));
+        || format!("used {} ms of CPU time (limit {})", outcome.cpu_time.as_millis(), format_time(limits.cpu_time));
     let memory_message = || format!("went past {} of memory", format_size(limits.memory_bytes));
 
     let (status, limit, killed_by, message) = match (outcome.stop, outcome.exit) {
