@@ -14,24 +14,18 @@ pub struct Answer {
     pub id: String,
     pub language: Option<String>,
     pub version: Option<String>,
-    pub status: &'static str,
-    /// One sentence that says why.
-    pub message: String,
-    pub exit_code: Option<i32>,
-    pub signal: Option<String>,
+    /// The run step; with the status and message of the whole.
     #[serde(flatten)]
-    pub output: Output,
-    pub usage: Usage,
-    pub limits: LimitsJson,
-    pub evidence: Evidence,
-    pub compile: Option<CompileAnswer>,
+    pub run: StepAnswer,
+    pub compile: Option<StepAnswer>,
     pub enforcement: Enforcement,
 }
 
-/// The compile step, in the same words.
+/// One step: how it ended, what it wrote and used.
 #[derive(Debug, Serialize)]
-pub struct CompileAnswer {
+pub struct StepAnswer {
     pub status: &'static str,
+    /// One sentence that says why.
     pub message: String,
     pub exit_code: Option<i32>,
     pub signal: Option<String>,
@@ -107,54 +101,58 @@ pub struct Enforcement {
 /// The answer for a finished run.
 pub fn answer(id: String, version: Option<String>, plan: &Plan, result: RunResult) -> Answer {
     let status = result.status();
-    let compile = result.compile.zip(plan.compile.as_ref()).map(|(step, cell)| {
-        let StepResult { verdict, output } = step;
-        CompileAnswer {
-            status: verdict.status.word(),
-            message: verdict.message.clone(),
-            exit_code: verdict.exit_code,
-            signal: verdict.signal.map(signal_name),
-            output: output_json(output, &verdict.outcome),
-            usage: usage(&verdict.outcome),
-            limits: limits(&cell.limits),
-            evidence: evidence(&verdict),
-        }
-    });
-    let shared = |message: String| Answer {
+    let run = match result.run {
+        Some(step) => step_answer(step, &plan.run),
+        None => no_step(status, &plan.run),
+    };
+    Answer {
         id,
         language: plan.language.clone(),
         version,
-        status: status.word(),
-        message,
-        exit_code: None,
-        signal: None,
-        output: output_json(Captured::default(), &Outcome::default()),
-        usage: Usage::default(),
-        limits: limits(&plan.run.limits),
-        evidence: no_evidence(),
-        compile,
+        run,
+        compile: result.compile.zip(plan.compile.as_ref()).map(|(step, cell)| step_answer(step, cell)),
         enforcement: enforcement(&plan.run),
-    };
-    match result.run {
-        None => shared(match status {
-            Status::Canceled => "canceled while compiling".to_owned(),
-            _ => "the program did not compile".to_owned(),
-        }),
-        Some(StepResult { verdict, output }) => Answer {
-            exit_code: verdict.exit_code,
-            signal: verdict.signal.map(signal_name),
-            output: output_json(output, &verdict.outcome),
-            usage: usage(&verdict.outcome),
-            evidence: evidence(&verdict),
-            ..shared(verdict.message.clone())
-        },
     }
 }
 
 /// The answer when the sandbox itself failed: nothing is known of the program.
 pub fn sandbox_error(id: String, plan: &Plan, message: String) -> Answer {
-    let result = RunResult { compile: None, run: None, cleanup: Vec::new() };
-    Answer { status: Status::SandboxError.word(), message, ..answer(id, None, plan, result) }
+    let run = StepAnswer { message, ..no_step(Status::SandboxError, &plan.run) };
+    let (language, enforcement) = (plan.language.clone(), enforcement(&plan.run));
+    Answer { id, language, version: None, run, compile: None, enforcement }
+}
+
+fn step_answer(step: StepResult, cell: &CellPlan) -> StepAnswer {
+    let StepResult { verdict, output } = step;
+    StepAnswer {
+        status: verdict.status.word(),
+        exit_code: verdict.exit_code,
+        signal: verdict.signal.map(signal_name),
+        output: output_json(output, &verdict.outcome),
+        usage: usage(&verdict.outcome),
+        limits: limits(&cell.limits),
+        evidence: evidence(&verdict),
+        message: verdict.message,
+    }
+}
+
+/// A step that never was, because what came before it ended the run.
+fn no_step(status: Status, cell: &CellPlan) -> StepAnswer {
+    let message = match status {
+        Status::Canceled => "canceled while compiling",
+        Status::CompileError => "the program did not compile",
+        _ => "",
+    };
+    StepAnswer {
+        status: status.word(),
+        message: message.to_owned(),
+        exit_code: None,
+        signal: None,
+        output: output_json(Captured::default(), &Outcome::default()),
+        usage: Usage::default(),
+        limits: limits(&cell.limits),
+        evidence: no_evidence(),
+    }
 }
 
 fn no_evidence() -> Evidence {
