@@ -8,6 +8,7 @@
 mod cell;
 mod images;
 mod kernel;
+mod reading;
 
 use crate::config::Config;
 use crate::machine::Machine;
