@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
@@ -76,8 +77,16 @@ pub(super) fn become_init_user(image: &mut ChildImage) -> Step {
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).map(drop)
 }
 
-pub(super) fn die_with_supervisor(_: &mut ChildImage) -> Step {
-    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0, 0, 0).map(drop)
+pub(super) fn die_with_supervisor(image: &mut ChildImage) -> Step {
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0, 0, 0)?;
+    // A supervisor that died just before sends no signal any more, and its start message may be waiting already: such
+    // a cell would run without anybody who watches its limits. Its end of the socket tells.
+    let mut events = [PollFd::new(sys::borrow_fd(image.control), PollFlags::empty())];
+    poll(&mut events, PollTimeout::ZERO)?;
+    if events[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
+        sys::exit(1);
+    }
+    Ok(())
 }
 
 pub(super) fn new_session(_: &mut ChildImage) -> Step {
@@ -324,13 +333,12 @@ fn reaped() -> Result<Option<(i32, i32)>, Errno> {
 }
 
 fn wait_for_event(image: &mut ChildImage) -> Step {
-    use nix::poll::{PollFd, PollFlags, PollTimeout};
     let listener = image.listener.unwrap_or(image.signals);
     let mut events = [
         PollFd::new(sys::borrow_fd(image.signals), PollFlags::POLLIN),
         PollFd::new(sys::borrow_fd(listener), PollFlags::POLLIN),
     ];
-    match nix::poll::poll(&mut events, PollTimeout::NONE) {
+    match poll(&mut events, PollTimeout::NONE) {
         Err(Errno::EINTR) => return Ok(()),
         result => result?,
     };
