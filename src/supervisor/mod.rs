@@ -4,6 +4,7 @@
 //! because stepping into a stage changes the file system root of all threads at once. It parses nothing that came from
 //! a network and touches no byte of output. `sandboxd run` holds the same code in its own process.
 
+pub mod client;
 pub mod files;
 pub mod protocol;
 pub mod server;
