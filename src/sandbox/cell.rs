@@ -210,22 +210,17 @@ impl Cell {
         self.group.as_ref().and_then(|group| group.usage().ok()).map_or(0, |usage| usage.memory_peak_bytes)
     }
 
-    /// Destroys the cell, killing what still runs, and returns what it used, with every error of the cleanup.
+    /// Destroys the cell, killing what still runs, and returns what it used, beside every error of the cleanup.
     /// A second call finds nothing left to do.
-    pub fn finish(&mut self) -> (Usage, Vec<CgroupError>) {
+    pub fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<CgroupError>) {
         if !self.reaped {
             self.kill();
             reap(&self.child);
             self.reaped = true;
         }
-        let Some(group) = self.group.take() else { return (Usage::default(), Vec::new()) };
+        let Some(group) = self.group.take() else { return (Ok(Usage::default()), Vec::new()) };
         let usage = group.usage();
-        let mut errors = group.remove();
-        let usage = usage.unwrap_or_else(|error| {
-            errors.insert(0, error);
-            Usage::default()
-        });
-        (usage, errors)
+        (usage, group.remove())
     }
 }
 

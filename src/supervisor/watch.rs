@@ -87,6 +87,8 @@ impl<'a> Watch<'a> {
         if let Some(failure) = self.failure.take() {
             outcome = Watch::judge_failure(self.plan, outcome, failure)?;
         }
+        // Whether memory ran out is part of it: without these facts there is no verdict.
+        let usage = usage.map_err(|error| CellError::new("read_usage", error))?;
         if let Some((started_ns, at)) = self.started {
             outcome.wall_time = match self.ended_ns {
                 Some(ended_ns) => Duration::from_nanos(ended_ns.saturating_sub(started_ns)),
