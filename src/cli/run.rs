@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, Input, Sink, Stdin};
-use crate::sandbox::cell::CellError;
+use crate::sandbox::cell::{CellError, StepFailure};
 use crate::sandbox::sequence;
 use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Privilege};
@@ -113,8 +113,13 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         Program::Command(_) => None,
     });
     let input = Input { files: sources.collect(), stdin };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(format!("failed to start the event loop: {error}")))?;
+    let runtime = super::event_loop().map_err(|error| {
+        let failure = Failure::new(format!("failed to start the event loop: {error}"));
+        Failure {
+            hint: error.raw_os_error().map(Errno::from_raw).and_then(runner::remedy).map(str::to_owned),
+            ..failure
+        }
+    })?;
 
     let mut supervisor = machine.supervisor()?;
     let ran = runtime.block_on(async {
@@ -131,7 +136,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         Ok::<_, Failure>((result, version, signaled.get()))
     });
     for error in supervisor.close() {
-        say_warning(&format!("left over: {error}"));
+        say_warning(&format!("left over: {}", chain(&error)));
     }
     let (result, version, signaled) = ran?;
     let result = match result {
@@ -347,16 +352,16 @@ fn interruption() -> Result<(impl Future<Output = ()>, SignalSeen), Failure> {
 
 /// The failure of a step, with what can be done about it.
 fn explain(error: &CellError, plan: &Plan) -> Failure {
-    if error.step == "execute" && error.errno() == Some(Errno::ENOENT) {
-        let program =
-            plan.run.command.arguments.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
+    if error.step == "execute"
+        && let StepFailure::File { what: program, errno: Errno::ENOENT } = &error.failure
+    {
         let failure = Failure::new(format!("execute: {program} is not in image {}", plan.rootfs));
         return match (&plan.language, plan.rootfs == "host") {
             (Some(_), true) => failure.hint("install it, or build the language's image: sandboxd rootfs build"),
             _ => failure.hint("name another image with --rootfs"),
         };
     }
-    let failure = Failure::new(error.to_string());
+    let failure = Failure::new(chain(error));
     match error.errno().and_then(runner::remedy) {
         Some(remedy) => failure.hint(remedy),
         None => failure,
