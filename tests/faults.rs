@@ -50,7 +50,7 @@ fn any_step_may_fail_and_is_named_and_nothing_is_left() {
             let stderr = text(&output.stderr);
             assert_eq!(output.status.code(), Some(125), "{fail}: {stderr}");
             assert!(
-                stderr.lines().any(|line| line.starts_with(&format!("error: {}: E", step.name))),
+                stderr.lines().any(|line| line.starts_with(&format!("error: {}: ", step.name))),
                 "{fail}: {stderr}"
             );
             assert!(!stderr.contains("panicked") && !stderr.contains("left over"), "{fail}: {stderr}");
