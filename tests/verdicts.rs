@@ -590,6 +590,21 @@ fn signals_to_the_program_end_the_cell_and_set_the_exit_code() {
 }
 
 #[test]
+fn an_interrupt_while_the_cell_is_made_leaves_nothing_either() {
+    if !is_root() {
+        return;
+    }
+    for _ in 0..10 {
+        let mut running = Running::start(&mut run_command(&["--rootfs", "host", "--", "sleep", "50"]));
+        // The groups are the first thing that a supervisor makes.
+        running.wait_until("a group exists", |running| !common::groups_of(running.pid()).is_empty());
+        running.signal(Signal::SIGINT);
+        let output = running.finish();
+        assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_program_killed_outright_takes_its_cell_along_and_the_next_run_sweeps_its_groups() {
     if !is_root() {
         return;

@@ -121,11 +121,15 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         }
     })?;
 
+    // Before anything exists that a signal's own action would leave behind.
+    let (interrupted, signaled) = {
+        let _context = runtime.enter();
+        interruption()?
+    };
     let mut supervisor = machine.supervisor()?;
     let ran = runtime.block_on(async {
         machine.stage(&mut supervisor, &rootfs)?;
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
-        let (interrupted, signaled) = interruption()?;
         let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
         let version = match (&result, json, profile) {
             (Ok(_), true, Some(profile)) => {
