@@ -244,8 +244,11 @@ fn output_is_capped_to_the_byte_on_each_stream_and_together() {
         assert_eq!(exit == 0, limit.is_none(), "{script}: {exit}");
         let kept = answer["stdout"].as_str().unwrap().len() + answer["stderr"].as_str().unwrap().len();
         assert_eq!(kept, 10, "{script}: {answer}");
-        assert_eq!(answer["stdout_truncated_bytes"].as_u64(), Some(cut.0), "{script}: {answer}");
-        assert_eq!(answer["stderr_truncated_bytes"].as_u64(), Some(cut.1), "{script}: {answer}");
+        let cut_of = |stream: &str| answer[format!("{stream}_truncated_bytes")].as_u64().unwrap();
+        let found = (cut_of("stdout"), cut_of("stderr"));
+        // Two pipes have no order between them: which of the streams loses to a cap on both is nobody's promise.
+        let both = limit == Some("output_bytes");
+        assert!(found == cut || both && found.0 + found.1 == cut.0 + cut.1, "{script}: {found:?} {answer}");
     }
 }
 

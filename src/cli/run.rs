@@ -382,7 +382,7 @@ fn exit_code(result: &runner::RunResult) -> i32 {
         Status::WallTimeExceeded | Status::CpuTimeExceeded => 124,
         Status::SandboxError => i32::from(EXIT_SANDBOX_FAILED),
         _ => match (verdict.exit_code, verdict.signal) {
-            (Some(code), _) if verdict.status != Status::OutputExceeded => match code {
+            (Some(code), _) if !matches!(verdict.status, Status::OutputExceeded | Status::Canceled) => match code {
                 0 if result.run.is_none() => 1,
                 code => code,
             },
