@@ -39,8 +39,8 @@ pub enum MachineError {
     Rootfs(#[from] RootfsError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
-    #[error("{error}: {}", crate::words::verdict::errno_text(error.source as i32))]
-    Stage { error: StageError },
+    #[error("image {image}: {error}: {}", crate::words::verdict::errno_text(error.source as i32))]
+    Stage { image: String, error: StageError },
 }
 
 impl MachineError {
@@ -58,11 +58,14 @@ impl MachineError {
                     Some(userns.to_owned())
                 }
             }
-            MachineError::Stage { error } if error.source == nix::errno::Errno::ENODEV => Some(
+            MachineError::Stage { error, .. } if error.source == nix::errno::Errno::ENODEV => Some(
                 "this kernel cannot mount erofs: build the image with `sandboxd rootfs build --force --format directory NAME`"
                     .to_owned(),
             ),
-            MachineError::Stage { error } => runner::remedy(error.source).map(str::to_owned),
+            MachineError::Stage { image, error } => runner::remedy(error.source).map(str::to_owned).or_else(|| {
+                let built = image != HOST_IMAGE;
+                built.then(|| format!("`sandboxd rootfs verify {image}` tells whether it is damaged"))
+            }),
         }
     }
 }
@@ -157,7 +160,7 @@ impl Machine {
     /// The image vanished meanwhile, or cannot be mounted.
     pub fn stage(&self, supervisor: &mut Supervisor, name: &str) -> Result<(), MachineError> {
         let source = self.image_source(name)?;
-        supervisor.stage(name, || source).map_err(|error| MachineError::Stage { error })
+        supervisor.stage(name, || source).map_err(|error| MachineError::Stage { image: name.to_owned(), error })
     }
 
     /// The operator's directory of recipes, if there is one.

@@ -27,7 +27,7 @@ pub fn main(config: &Config, arguments: &LanguagesArguments) -> anyhow::Result<E
     }
     let mut machine = Machine::look(config)?;
     let mut supervisor = machine.supervisor()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = super::event_loop()?;
     let mut rows = Vec::new();
     for profile in profiles.iter() {
         let rootfs = machine.choose_rootfs(None, Some(&profile.rootfs)).unwrap_or_else(|_| HOST_IMAGE.to_owned());

@@ -177,7 +177,7 @@ fn needed(profiles: &Profiles) -> Vec<String> {
 fn record_versions(config: &Config, store: &Store, profiles: &Profiles, names: &[String]) {
     let asked = Machine::look(config).map_err(anyhow::Error::from).and_then(|mut machine| {
         let mut supervisor = machine.supervisor()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::event_loop()?;
         for name in names {
             let mut versions = BTreeMap::new();
             machine.stage(&mut supervisor, name)?;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, Input, Sink, Stdin};
-use crate::sandbox::cell::CellError;
+use crate::sandbox::cell::{CellError, StepFailure};
 use crate::sandbox::sequence;
 use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Privilege};
@@ -109,14 +109,23 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
 
     let id = uuid::Uuid::now_v7().to_string();
     let input = Input { files: sources.iter().collect(), stdin };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(format!("failed to start the event loop: {error}")))?;
+    let runtime = super::event_loop().map_err(|error| {
+        let failure = Failure::new(format!("failed to start the event loop: {error}"));
+        Failure {
+            hint: error.raw_os_error().map(Errno::from_raw).and_then(runner::remedy).map(str::to_owned),
+            ..failure
+        }
+    })?;
 
+    // Before anything exists that a signal's own action would leave behind.
+    let (interrupted, signaled) = {
+        let _context = runtime.enter();
+        interruption()?
+    };
     let mut supervisor = machine.supervisor()?;
     let ran = runtime.block_on(async {
         machine.stage(&mut supervisor, &rootfs)?;
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
-        let (interrupted, signaled) = interruption()?;
         let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
         let version = match (&result, json, profile) {
             (Ok(_), true, Some(profile)) => {
@@ -127,7 +136,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         Ok::<_, Failure>((result, version, signaled.get()))
     });
     for error in supervisor.close() {
-        say_warning(&format!("left over: {error}"));
+        say_warning(&format!("left over: {}", chain(&error)));
     }
     let (result, version, signaled) = ran?;
     let result = match result {
@@ -348,16 +357,16 @@ fn interruption() -> Result<(impl Future<Output = ()>, SignalSeen), Failure> {
 
 /// The failure of a step, with what can be done about it.
 fn explain(error: &CellError, plan: &Plan) -> Failure {
-    if error.step == "execute" && error.errno() == Some(Errno::ENOENT) {
-        let program =
-            plan.run.command.arguments.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
+    if error.step == "execute"
+        && let StepFailure::File { what: program, errno: Errno::ENOENT } = &error.failure
+    {
         let failure = Failure::new(format!("execute: {program} is not in image {}", plan.rootfs));
         return match (&plan.language, plan.rootfs == "host") {
             (Some(_), true) => failure.hint("install it, or build the language's image: sandboxd rootfs build"),
             _ => failure.hint("name another image with --rootfs"),
         };
     }
-    let failure = Failure::new(error.to_string());
+    let failure = Failure::new(chain(error));
     match error.errno().and_then(runner::remedy) {
         Some(remedy) => failure.hint(remedy),
         None => failure,
@@ -374,7 +383,7 @@ fn exit_code(result: &runner::RunResult) -> i32 {
         Status::WallTimeExceeded | Status::CpuTimeExceeded => 124,
         Status::SandboxError => i32::from(EXIT_SANDBOX_FAILED),
         _ => match (verdict.exit_code, verdict.signal) {
-            (Some(code), _) if verdict.status != Status::OutputExceeded => match code {
+            (Some(code), _) if !matches!(verdict.status, Status::OutputExceeded | Status::Canceled) => match code {
                 0 if result.run.is_none() => 1,
                 code => code,
             },

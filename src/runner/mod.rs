@@ -177,7 +177,8 @@ async fn run_step(
     let workdir = watch.take_workdir();
     let mut outcome: Outcome = ended.outcome;
     outcome.output = collected.facts;
-    let unwritten = collected.sink_closed.filter(|_| outcome.stop == Some(Stop::Output));
+    // Output that was lost is told of, whether the payload had ended by itself meanwhile or not.
+    let unwritten = collected.sink_closed.filter(|_| matches!(outcome.stop, None | Some(Stop::Output)));
     if unwritten.is_some() {
         outcome.stop = Some(Stop::Canceled);
     }

@@ -34,10 +34,12 @@ use crate::plan::CellPlan;
 pub enum StepFailure {
     #[error("{}", crate::words::verdict::errno_text(*.0 as i32))]
     Errno(Errno),
-    #[error("{0}")]
+    #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("{what}: {}", crate::words::verdict::errno_text(*.errno as i32))]
+    File { what: String, errno: Errno },
     #[error("{0}")]
     Message(String),
 }
@@ -53,6 +55,7 @@ impl From<Errno> for StepFailure {
 #[error("{step}: {failure}")]
 pub struct CellError {
     pub step: &'static str,
+    #[source]
     pub failure: StepFailure,
 }
 
@@ -72,7 +75,9 @@ impl CellError {
         match &self.failure {
             StepFailure::Errno(errno) => Some(*errno),
             StepFailure::Io(error) => error.raw_os_error().map(Errno::from_raw),
-            _ => None,
+            StepFailure::Cgroup(error) => error.errno().map(|errno| Errno::from_raw(errno.raw_os_error())),
+            StepFailure::File { errno, .. } => Some(*errno),
+            StepFailure::Message(_) => None,
         }
     }
 }
@@ -210,22 +215,17 @@ impl Cell {
         self.group.as_ref().and_then(|group| group.usage().ok()).map_or(0, |usage| usage.memory_peak_bytes)
     }
 
-    /// Destroys the cell, killing what still runs, and returns what it used, with every error of the cleanup.
+    /// Destroys the cell, killing what still runs, and returns what it used, beside every error of the cleanup.
     /// A second call finds nothing left to do.
-    pub fn finish(&mut self) -> (Usage, Vec<CgroupError>) {
+    pub fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<CgroupError>) {
         if !self.reaped {
             self.kill();
             reap(&self.child);
             self.reaped = true;
         }
-        let Some(group) = self.group.take() else { return (Usage::default(), Vec::new()) };
+        let Some(group) = self.group.take() else { return (Ok(Usage::default()), Vec::new()) };
         let usage = group.usage();
-        let mut errors = group.remove();
-        let usage = usage.unwrap_or_else(|error| {
-            errors.insert(0, error);
-            Usage::default()
-        });
-        (usage, errors)
+        (usage, group.remove())
     }
 }
 
@@ -408,8 +408,8 @@ pub(super) fn write_id_maps(preparation: &mut Preparation) -> StepResult {
         // One write each: the kernel takes a map whole or not at all.
         File::options().write(true).open(&path).and_then(|mut file| file.write_all(content.as_bytes())).map_err(
             |error| {
-                let errno = error.raw_os_error().map_or(error.to_string(), crate::words::verdict::errno_text);
-                StepFailure::Message(format!("{file} {:?}: {errno}", content.trim_end()))
+                let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+                StepFailure::File { what: format!("{file} {:?}", content.trim_end()), errno }
             },
         )?;
     }

@@ -1,6 +1,7 @@
 //! The landlock ruleset of a cell: made here, filled by init with the paths that exist only inside, enforced by the
 //! payload.
 
+use std::io::Error;
 use std::os::fd::OwnedFd;
 
 use landlock::{ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
@@ -12,7 +13,7 @@ use crate::plan::Access;
 ///
 /// # Errors
 /// The kernel refused; nothing is degraded in silence (`HardRequirement`).
-pub fn ruleset(abi: u32) -> Result<OwnedFd, std::io::Error> {
+pub fn ruleset(abi: u32) -> Result<OwnedFd, Error> {
     let abi = known(abi);
     let made = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -26,8 +27,14 @@ pub fn ruleset(abi: u32) -> Result<OwnedFd, std::io::Error> {
             scopes => ruleset.scope(scopes),
         })
         .and_then(Ruleset::create)
-        .map_err(std::io::Error::other)?;
-    Option::<OwnedFd>::from(made).ok_or_else(|| std::io::Error::from_raw_os_error(libc::ENOSYS))
+        .map_err(|error| errno_of(&error).map_or_else(|| Error::other(error), Error::from_raw_os_error))?;
+    Option::<OwnedFd>::from(made).ok_or_else(|| Error::from_raw_os_error(libc::ENOSYS))
+}
+
+/// The kernel's own answer within the crate's layers of errors: it is what a remedy is known for.
+fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.filter_map(|error| error.downcast_ref::<Error>()?.raw_os_error()).next()
 }
 
 /// The access bits of a rule under `abi`.

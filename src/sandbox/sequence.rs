@@ -99,7 +99,7 @@ pub static SEQUENCE: [Step; 50] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
-        "before any process of the cell exists, so that none ever runs unlimited").shows(show_cgroup),
+        "before any process of the cell exists, so that none ever runs unlimited or uncounted").shows(show_cgroup),
     supervisor("create_landlock_ruleset", cell::create_landlock_ruleset,
         "an empty ruleset denies everything it handles; init adds the paths it makes").when(has_landlock),
     supervisor("clone_init", cell::clone_init,
@@ -223,19 +223,24 @@ fn has_landlock(plan: &CellPlan) -> bool {
 
 fn show_cgroup(plan: &CellPlan) -> Vec<String> {
     let limits = &plan.limits;
-    let weaker = if plan.cgroup == CgroupKind::None {
-        ": usage is polled, nothing of this is enforced by the kernel"
-    } else {
-        ""
+    let memory = format_size(limits.memory_bytes);
+    let enforced = match plan.cgroup {
+        CgroupKind::None => vec![
+            "cgroup none: what is used is polled".to_owned(),
+            format!("memory {memory} (watched by the supervisor)"),
+        ],
+        _ => vec![
+            format!("cgroup {}", plan.cgroup.name()),
+            format!("memory {memory} without swap, out of memory kills the whole cell"),
+            format!("processes {} (and init)", limits.processes),
+            format!("cpu_rate {} cores", limits.cpu_rate),
+        ],
     };
-    vec![
-        format!("cgroup {}{weaker}", plan.cgroup.name()),
-        format!("memory {} without swap, out of memory kills the whole cell", format_size(limits.memory_bytes)),
-        format!("processes {} (and init)", limits.processes),
-        format!("cpu_rate {} cores", limits.cpu_rate),
+    let watched = [
         format!("cpu_time {} (watched by the supervisor)", format_time(limits.cpu_time)),
         format!("wall_time {} (watched by the supervisor)", format_time(limits.wall_time)),
-    ]
+    ];
+    enforced.into_iter().chain(watched).collect()
 }
 
 fn show_namespaces(plan: &CellPlan) -> Vec<String> {

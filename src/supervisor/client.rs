@@ -20,11 +20,22 @@ use crate::words::verdict::Outcome;
 /// How a job came out.
 #[derive(Debug)]
 pub enum Reply {
-    Ended { outcome: Outcome, artifacts: Vec<FileWire>, content: Option<OwnedFd> },
+    Ended {
+        outcome: Outcome,
+        artifacts: Vec<FileWire>,
+        content: Option<OwnedFd>,
+    },
     /// The request is at fault.
-    Refused { field: String, message: String, hint: Option<String> },
+    Refused {
+        field: String,
+        message: String,
+        hint: Option<String>,
+    },
     /// The sandbox is at fault.
-    Failed { step: String, message: String },
+    Failed {
+        step: String,
+        message: String,
+    },
     /// The supervisor is gone, and every cell with it.
     Lost,
 }
@@ -55,7 +66,12 @@ impl Client {
     }
 
     /// Runs `job` (its number is chosen here) with the descriptors stdin, stdout, stderr and files; `stop` ends it early.
-    pub async fn run(&self, mut job: Job, descriptors: [BorrowedFd<'_>; 4], stop: impl Future<Output = StopWire>) -> Reply {
+    pub async fn run(
+        &self,
+        mut job: Job,
+        descriptors: [BorrowedFd<'_>; 4],
+        stop: impl Future<Output = StopWire>,
+    ) -> Reply {
         job.job = self.next_job.fetch_add(1, Ordering::Relaxed);
         let number = job.job;
         let Some(bytes) = encode(&ToSupervisor::Start(Box::new(job))) else {

@@ -114,9 +114,12 @@ impl Supervisor {
         self.cgroups.swept()
     }
 
-    /// Removes the supervisor's own cgroups; reports everything that could not be.
+    /// Removes the supervisor's own cgroups, at the second attempt if need be; reports everything that could not be.
     pub fn close(mut self) -> Vec<CgroupError> {
-        self.cgroups.close()
+        match self.cgroups.close() {
+            errors if errors.is_empty() => errors,
+            _ => self.cgroups.close(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::sandbox::report::Report;
 use crate::sandbox::seccomp::syscall_name;
 use crate::sandbox::sequence::SEQUENCE;
 use crate::sandbox::sys;
+use crate::words::causes::chain;
 use crate::words::host::CgroupKind;
 use crate::words::verdict::{DeniedSyscall, Exit, Outcome, Stop};
 
@@ -81,12 +82,14 @@ impl<'a> Watch<'a> {
         let watched = self.until_dead(stop).await;
         self.take_reports();
         let (usage, cleanup) = self.cell.finish();
-        let cleanup: Vec<String> = cleanup.iter().map(ToString::to_string).collect();
+        let cleanup: Vec<String> = cleanup.iter().map(|error| chain(error)).collect();
         watched.map_err(|error| CellError::new("watch", error))?;
         let mut outcome = std::mem::take(&mut self.outcome);
         if let Some(failure) = self.failure.take() {
             outcome = Watch::judge_failure(self.plan, outcome, failure)?;
         }
+        // Whether memory ran out is part of it: without these facts there is no verdict.
+        let usage = usage.map_err(|error| CellError::new("read_usage", error))?;
         if let Some((started_ns, at)) = self.started {
             outcome.wall_time = match self.ended_ns {
                 Some(ended_ns) => Duration::from_nanos(ended_ns.saturating_sub(started_ns)),
@@ -114,15 +117,20 @@ impl<'a> Watch<'a> {
     /// A program that cannot be executed is a verdict when its author named or made it, else our failure.
     fn judge_failure(plan: &CellPlan, mut outcome: Outcome, failure: CellError) -> Result<Outcome, CellError> {
         let execute = SEQUENCE.last().map(|step| step.name);
-        match failure.errno() {
-            Some(errno) if Some(failure.step) == execute && plan.command.owner == CommandOwner::Author => {
+        match failure.errno().filter(|_| Some(failure.step) == execute) {
+            Some(errno) if plan.command.owner == CommandOwner::Author => {
                 // The shell's convention: 127 for what is not there, 126 for what cannot be executed.
                 let code = if errno == nix::errno::Errno::ENOENT { 127 } else { 126 };
                 outcome.exit = Some(Exit::Code(code));
                 outcome.exec_errno = Some(errno as i32);
                 Ok(outcome)
             }
-            _ => Err(failure),
+            Some(errno) => {
+                let program = plan.command.arguments.first().map(|first| first.to_string_lossy().into_owned());
+                let what = program.unwrap_or_default();
+                Err(CellError::new(failure.step, StepFailure::File { what, errno }))
+            }
+            None => Err(failure),
         }
     }
 

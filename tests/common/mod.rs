@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub fn sandboxd() -> Command {
@@ -122,4 +123,198 @@ pub fn run_under_v2(script: &str) -> Option<Output> {
     // Swap, so that a limit which forgets it is found out.
     command.args(["--timeout", "240", "--swap", "400", "sh", "-c", script]).current_dir(root);
     Some(run_with(&mut command, b"", Duration::from_secs(300)))
+}
+
+/// An environment variable that tells the processes of one run of the program from everybody else's: init keeps the
+/// memory of the process it was cloned from, and with it this.
+const TAG: &str = "SANDBOXD_TEST_RUN";
+
+/// One run of the program that a test looks into while and after it runs.
+pub struct Running {
+    child: std::process::Child,
+    tag: String,
+    mounts_before: usize,
+    stdin: Option<std::process::ChildStdin>,
+    stdout: Option<std::thread::JoinHandle<Vec<u8>>>,
+    stderr: Option<std::thread::JoinHandle<Vec<u8>>>,
+    deadline: Instant,
+}
+
+/// How long any run of a test may take, on a machine that compiles something else at the same time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Running {
+    /// Starts `command`, with whatever stdin, stdout and stderr it was given; streams not given are piped.
+    pub fn start(command: &mut Command) -> Running {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let tag = format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let mounts_before = own_mounts();
+        let mut child = command.env(TAG, &tag).spawn().expect("the program starts");
+        let (stdout, stderr) = (child.stdout.take().map(read_all), child.stderr.take().map(read_all));
+        let stdin = child.stdin.take();
+        Running { child, tag, mounts_before, stdin, stdout, stderr, deadline: Instant::now() + PATIENCE }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processes of this run: the program itself, and every init that was cloned from it.
+    pub fn processes(&self) -> Vec<i32> {
+        tagged(&self.tag)
+    }
+
+    /// Waits until `done` holds, at most as long as any run may take.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, mut done: impl FnMut(&Running) -> bool) {
+        while !done(self) {
+            assert!(Instant::now() < self.deadline, "{what}: not within {PATIENCE:?}");
+            if self.child.try_wait().expect("the program can be waited for").is_some() {
+                assert!(done(self), "{what}: the program ended before");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until a payload runs, which is when init (a second process of ours) has left the state of its clone: its
+    /// child is the payload, and that has been executed once it no longer has our tag.
+    #[track_caller]
+    pub fn wait_for_payload(&mut self) {
+        self.wait_until("the payload starts", |running| !running.payloads().is_empty());
+    }
+
+    /// The payload's first processes: children of an init of ours that have become another program.
+    pub fn payloads(&self) -> Vec<i32> {
+        let ours = self.processes();
+        let inits = ours.iter().filter(|pid| **pid != self.pid() as i32);
+        let children = inits.flat_map(|init| children_of(*init));
+        children.filter(|child| !ours.contains(child) && is_alive(*child)).collect()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).expect("the program lives");
+    }
+
+    /// Waits for the end, and asserts that nothing is left of the run but what the machine had before.
+    #[track_caller]
+    pub fn finish(self) -> Output {
+        let (output, left) = self.end();
+        assert_eq!(left, [] as [String; 0], "{}", text(&output.stderr));
+        output
+    }
+
+    /// Waits for the end; what is left of the run at that moment: processes, cgroups, mounts.
+    #[track_caller]
+    pub fn end(mut self) -> (Output, Vec<String>) {
+        drop(self.stdin.take());
+        let status = loop {
+            match self.child.try_wait().expect("the program can be waited for") {
+                Some(status) => break status,
+                None if Instant::now() > self.deadline => {
+                    let _ = self.child.kill();
+                    panic!("still running after {PATIENCE:?}");
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let left = self.left();
+        let joined = |stream: Option<std::thread::JoinHandle<Vec<u8>>>| {
+            stream.map(|thread| thread.join().expect("the reader ends")).unwrap_or_default()
+        };
+        (Output { status, stdout: joined(self.stdout.take()), stderr: joined(self.stderr.take()) }, left)
+    }
+
+    /// What there is of this run now, beside the program itself.
+    pub fn left(&self) -> Vec<String> {
+        let pid = self.child.id();
+        let processes = self.processes().into_iter().filter(|process| *process != pid as i32);
+        let mut left: Vec<String> = processes.map(|process| format!("process {process}")).collect();
+        left.extend(groups_of(pid).into_iter().map(|group| group.display().to_string()));
+        let mounts = own_mounts();
+        if mounts > self.mounts_before {
+            left.push(format!("{} mounts", mounts - self.mounts_before));
+        }
+        left
+    }
+}
+
+fn read_all(mut stream: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Living processes whose environment has our tag with this value.
+fn tagged(tag: &str) -> Vec<i32> {
+    let wanted = format!("{TAG}={tag}");
+    let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    })
+    .collect()
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// A process that is neither gone nor a zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// The groups that a supervisor of this process id has made, on whatever hierarchy.
+pub fn groups_of(pid: u32) -> Vec<PathBuf> {
+    let mut found = BTreeSet::new();
+    find_groups(Path::new("/sys/fs/cgroup"), 0, &mut found);
+    let name = format!("sandboxd.{pid}");
+    found.iter().map(PathBuf::from).filter(|path| path.file_name().is_some_and(|file| file == name.as_str())).collect()
+}
+
+/// Mounts in the machine's own view that could be ours; a stage and a cell are to be seen in none of them.
+fn own_mounts() -> usize {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let ours = |line: &&str| {
+        [" stage ", " rootfs ", "/sandboxd/rootfs/", "sandboxd-test"].iter().any(|word| line.contains(word))
+    };
+    mounts.lines().filter(ours).count()
+}
+
+/// `sandboxd run FLAGS…` with its streams piped.
+pub fn run_command(arguments: &[&str]) -> Command {
+    let mut command = sandboxd();
+    command.arg("run").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `sandboxd run --json FLAGS…`: its answer, its exit code, and nothing left over.
+#[track_caller]
+pub fn answer(arguments: &[&str]) -> (serde_json::Value, i32) {
+    answer_of(run_command(&["--json"]).args(arguments))
+}
+
+#[track_caller]
+pub fn answer_of(command: &mut Command) -> (serde_json::Value, i32) {
+    let output = Running::start(command).finish();
+    let answer = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", text(&output.stdout), text(&output.stderr)));
+    (answer, output.status.code().expect("the program ends by itself"))
+}
+
+/// True when image `name` is built. Where the images are promised, one that is missing is a failure, not a reason to skip.
+pub fn has_image(name: &str) -> bool {
+    let store = std::env::var_os("SANDBOXD_ROOTFS_DIR").map_or("/var/lib/sandboxd/rootfs".into(), PathBuf::from);
+    let built = store.join("images").join(format!("{name}.json")).exists();
+    assert!(built || !nothing_may_be_missing(), "the image {name} is not built");
+    if !built {
+        eprintln!("skipped: the image {name} is not built");
+    }
+    built
 }

@@ -18,7 +18,7 @@ pub enum CgroupError {
     #[error("invalid {what}: {value:?}")]
     Invalid { what: &'static str, value: String },
     /// Something failed, and undoing what had been done before failed as well.
-    #[error("{first}; cleaning up after it failed too: {}", Listed(also))]
+    #[error("{}; cleaning up after it failed too: {}", Listed(std::slice::from_ref(first)), Listed(also))]
     Uncleaned { first: Box<CgroupError>, also: Vec<CgroupError> },
 }
 
