@@ -186,14 +186,11 @@ fn compile(program: &str) -> PathBuf {
         format!("gcc -std=gnu17 -O1 -Wall -Wextra -Werror -static -o /tmp/program {program}.c && cat /tmp/program");
     let output = run_with(command.args(["--", "sh", "-c", &script]), b"", Duration::from_secs(90));
     assert!(output.status.success(), "{program}.c does not compile: {}", text(&output.stderr));
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attack-{program}-{}", std::process::id()));
-    // A child that another test forks in this moment would hold the file open for writing; a name of its own, closed
-    // before it is renamed into place, does not help against that (ETXTBSY), so the shell writes it.
-    let written = run_with(
-        Command::new("sh").arg("-c").arg("cat > \"$0\" && chmod 755 \"$0\"").arg(&path),
-        &output.stdout,
-        Duration::from_secs(60),
-    );
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attack-{program}"));
+    // The shell writes it: a descriptor of ours, open for writing, could be inherited by what another test spawns in
+    // this moment, and the program could then not be executed (ETXTBSY).
+    let script = "cat > \"$0.$$\" && chmod 755 \"$0.$$\" && mv \"$0.$$\" \"$0\"";
+    let written = run_with(Command::new("sh").args(["-c", script]).arg(&path), &output.stdout, Duration::from_secs(60));
     assert!(written.status.success(), "{}", text(&written.stderr));
     path
 }
