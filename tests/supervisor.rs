@@ -310,3 +310,46 @@ fn killing_the_supervisor_kills_its_cells() {
     assert!(status.success());
     assert_eq!(front.groups(), Vec::<String>::new());
 }
+
+/// Whether a cell sees the lock that another cell of the same supervisor holds on `file`, in image `rootfs`.
+fn sees_a_neighbours_lock(front: &Front, number: u64, rootfs: &str, file: &str) -> bool {
+    let job = |number, script: String| Job { rootfs: Some(rootfs.to_owned()), ..shell(number, &script) };
+    let hold = job(number, format!("exec 9<{file}; flock -x 9 && echo held; exec sleep 60"));
+    let mut held = front.start_job(hold, &bundle(b"", true));
+    held.read_exact(&mut [0; 5]).expect("the first cell holds its lock");
+    let attempt = job(number + 1, format!("exec 9<{file}; flock -n -x 9"));
+    front.start_job(attempt, &bundle(b"", true));
+    let (ended, outcome) = front.ended();
+    assert_eq!(ended, number + 1);
+    front.send(&encode(&ToSupervisor::Stop { job: number, reason: StopWire::Canceled }).unwrap(), &[]);
+    assert_eq!(front.ended().0, number);
+    outcome.exit_code != Some(0)
+}
+
+/// Row 18 of the attacks, for cells that share a stage: see `tests/attacks` for those that do not.
+#[test]
+fn file_locks_reach_from_cell_to_cell_only_by_what_the_stage_holds() {
+    if !common::is_root() {
+        return;
+    }
+    let front = Front::start();
+    let mut number = 1;
+    let mut sees = |rootfs, file| {
+        number += 2;
+        sees_a_neighbours_lock(&front, number, rootfs, file)
+    };
+    for file in ["/usr/bin/env", "/usr", "/proc", "/tmp", "/work"] {
+        assert!(!sees("host", file), "{file} of the host's programs");
+    }
+    // FIXME: the root of the `host` image is a tmpfs of the stage's, and so is /dev in every image: their inodes are
+    // the same in all cells of one supervisor, and two colluding payloads can signal each other by locking them.
+    for file in ["/", "/etc/passwd", "/dev", "/dev/null"] {
+        assert!(sees("host", file), "{file} is a cell's own now: turn this round");
+    }
+    if std::path::Path::new("/var/lib/sandboxd/rootfs/images/base.json").exists() {
+        for file in ["/", "/etc/passwd", "/usr/bin/env"] {
+            assert!(!sees("base", file), "{file} of an image");
+        }
+        assert!(sees("base", "/dev/null"), "/dev/null is a cell's own now: turn this round");
+    }
+}
