@@ -16,13 +16,29 @@ use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, Input, Sink, Stdin};
-use crate::sandbox::cell::CellError;
+use crate::sandbox::cell::{CellError, trace_time};
 use crate::sandbox::sequence;
+use crate::sandbox::sys::monotonic_ns;
 use crate::words::host::{CgroupKind, Privilege};
 use crate::words::limits::LimitsRequest;
 use crate::words::profile::{Profile, Profiles};
 use crate::words::request::{Program, Request, RequestError, SourceFile, bounds};
 use crate::words::verdict::{Status, signal_name};
+
+/// Traces how long each part of the command takes, beside the steps of the cell itself.
+struct Stopwatch(u64);
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch(monotonic_ns())
+    }
+
+    fn lap(&mut self, part: &'static str) {
+        let now = monotonic_ns();
+        trace_time("command", part, now - self.0);
+        self.0 = now;
+    }
+}
 
 /// Why a run never came to a verdict.
 struct Failure {
@@ -88,6 +104,7 @@ pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
 }
 
 fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
+    let mut stopwatch = Stopwatch::start();
     let (profiles, problems) = config.profiles();
     for problem in &problems {
         say_warning(&format!("profile left out: {problem}"));
@@ -102,8 +119,10 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     let stdin_path = arguments.stdin.clone();
     let request = request_of(arguments)?;
     let profile = select_profile(&request, &profiles)?;
+    stopwatch.lap("read_request");
 
     let mut machine = Machine::look(config)?;
+    stopwatch.lap("look_at_machine");
     let rootfs = machine.choose_rootfs(request.rootfs.as_deref(), profile.map(|profile| profile.rootfs.as_str()))?;
     let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: &rootfs, left_out: &left_out };
     let mut plan = plan(&request, &around)?;
@@ -116,6 +135,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     let stdin = open_stdin(stdin_path.as_deref())?;
     warn_of_what_is_weaker(&machine);
+    stopwatch.lap("plan");
 
     let id = uuid::Uuid::now_v7().to_string();
     let sources = request.files.iter().chain(match &request.program {
@@ -126,12 +146,16 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("failed to start the event loop: {error}")))?;
 
+    stopwatch.lap("start_runtime");
     let mut supervisor = machine.supervisor()?;
+    stopwatch.lap("open_supervisor");
     let ran = runtime.block_on(async {
         machine.stage(&mut supervisor, &rootfs)?;
+        stopwatch.lap("build_stage");
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
         let (interrupted, signaled) = interruption()?;
         let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
+        stopwatch.lap("run");
         let version = match (&result, json, profile) {
             (Ok(_), true, Some(profile)) => {
                 machine.version(&mut supervisor, profile, &around_of(&plan, &profiles, &machine)).await
@@ -143,6 +167,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     for error in supervisor.close() {
         say_warning(&format!("left over: {error}"));
     }
+    stopwatch.lap("close_supervisor");
     let (result, version, signaled) = ran?;
     let result = result.map_err(|error| explain(&error, &plan))?;
     for problem in &result.cleanup {

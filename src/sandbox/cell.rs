@@ -132,7 +132,7 @@ impl Cell {
             let Act::Supervisor(act) = step.act else { continue };
             let started = sys::monotonic_ns();
             let result = step.fault().map_err(StepFailure::from).and_then(|()| act(&mut preparation));
-            tracing::trace!(step = step.name, microseconds = (sys::monotonic_ns() - started) / 1000, "performed");
+            trace_time("supervisor", step.name, sys::monotonic_ns() - started);
             if let Err(failure) = result {
                 preparation.undo();
                 return Err(CellError { step: step.name, failure });
@@ -219,20 +219,31 @@ impl Cell {
     /// Destroys the cell, killing what still runs, and returns what it used, with every error of the cleanup.
     /// A second call finds nothing left to do.
     pub fn finish(&mut self) -> (Usage, Vec<CgroupError>) {
+        let began = sys::monotonic_ns();
         if !self.reaped {
             self.kill();
             reap(&self.child);
             self.reaped = true;
         }
+        let reaped = sys::monotonic_ns();
+        trace_time("supervisor", "reap_init", reaped - began);
         let Some(group) = self.group.take() else { return (Usage::default(), Vec::new()) };
         let usage = group.usage();
+        let read = sys::monotonic_ns();
+        trace_time("supervisor", "read_usage", read - reaped);
         let mut errors = group.remove();
+        trace_time("supervisor", "remove_cgroup", sys::monotonic_ns() - read);
         let usage = usage.unwrap_or_else(|error| {
             errors.insert(0, error);
             Usage::default()
         });
         (usage, errors)
     }
+}
+
+/// One line of the trace: who performed which step, and how long it took.
+pub fn trace_time(actor: &'static str, step: &'static str, nanoseconds: u64) {
+    tracing::trace!(actor, step, microseconds = nanoseconds as f64 / 1000.0, "performed");
 }
 
 impl Drop for Cell {
@@ -291,6 +302,7 @@ fn image_of(plan: &CellPlan, seccomp: Option<Arc<Program>>) -> ChildImage {
     image.seccomp = seccomp;
     image.speculation_store_bypass = plan.speculation_store_bypass;
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
+    image.timed = tracing::enabled!(tracing::Level::TRACE);
     image
 }
 

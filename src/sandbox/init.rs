@@ -300,6 +300,11 @@ pub(super) fn start_payload(image: &mut ChildImage) -> Step {
     // Given back rather than dropped: dropping would call the allocator.
     image.stack = Some(stack);
     image.payload = result?;
+    if image.timed
+        && let Some(execute) = image.times.last_mut()
+    {
+        *execute = at_ns.saturating_sub(image.executed_ns);
+    }
     match image.failure {
         Some((_, errno)) => Err(errno),
         None => image.report(Report::Started { at_ns, init_cpu_ns: sys::process_cpu_ns() }),

@@ -18,6 +18,8 @@ pub enum Report {
     Denied { number: u32, count: u32 },
     /// The payload's first process ended with the raw wait(2) `status`.
     Ended { status: i32, at_ns: u64, init_cpu_ns: u64 },
+    /// Step number `step` took this long; sent at the end, where a trace was wanted.
+    Timed { step: u8, nanoseconds: u64 },
 }
 
 /// Bytes of an encoded report.
@@ -32,6 +34,7 @@ impl Report {
             Report::Denied { number, count } => (4, number as i32, u64::from(count), 0),
             Report::Ended { status, at_ns, init_cpu_ns } => (5, status, at_ns, init_cpu_ns),
             Report::Workdir => (6, 0, 0, 0),
+            Report::Timed { step, nanoseconds } => (7, i32::from(step), nanoseconds, 0),
         };
         let mut bytes = [0; REPORT_BYTES];
         bytes[..4].copy_from_slice(&i32::to_le_bytes(a));
@@ -53,6 +56,7 @@ impl Report {
             4 => Report::Denied { number: a as u32, count: b as u32 },
             5 => Report::Ended { status: a, at_ns: b, init_cpu_ns: c },
             6 => Report::Workdir,
+            7 => Report::Timed { step: a as u8, nanoseconds: b },
             _ => return None,
         })
     }
@@ -71,6 +75,7 @@ mod tests {
             Report::Failed { step: 33, errno: 12 },
             Report::Denied { number: u32::MAX, count: 9 },
             Report::Ended { status: -1, at_ns: 5, init_cpu_ns: 6 },
+            Report::Timed { step: 46, nanoseconds: u64::MAX },
         ];
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));
