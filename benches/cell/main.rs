@@ -156,6 +156,8 @@ impl Bench {
         let ended = runtime.block_on(async {
             let mut cell = supervisor.prepare(&plan.run)?;
             cell.start(start, &[null.as_fd(); 4])?;
+            // As a service does while it waits.
+            supervisor.prepare_ahead();
             Watch::new(cell, &plan.run).run(std::future::pending()).await
         });
         match ended {

@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::cgroup::{Backend, CellGroup, CgroupError, GroupLimits, Join, Usage};
 use super::child::{ChildImage, run_init};
+use super::network::Networks;
 use super::report::{REPORT_BYTES, Report};
 use super::seccomp::Program;
 use super::sequence::{Act, SEQUENCE};
@@ -87,6 +88,7 @@ pub struct IdRange {
 /// What making cells needs beside a plan; one per supervisor.
 pub struct Workshop<'a> {
     pub stage: &'a Stage,
+    pub networks: &'a mut Networks,
     pub cgroups: &'a mut dyn Backend,
     pub seccomp: Option<Arc<Program>>,
     pub ids: IdRange,
@@ -101,6 +103,7 @@ pub struct Preparation<'a, 'b> {
     control: Option<(OwnedFd, OwnedFd)>,
     group: Option<Box<dyn CellGroup>>,
     ruleset: Option<OwnedFd>,
+    network: Option<OwnedFd>,
     child: Option<Child>,
 }
 
@@ -126,6 +129,7 @@ impl Cell {
             control: None,
             group: None,
             ruleset: None,
+            network: None,
             child: None,
         };
         for step in SEQUENCE.iter().filter(|step| step.applies(plan)) {
@@ -344,15 +348,24 @@ pub(super) fn create_landlock_ruleset(preparation: &mut Preparation) -> StepResu
     Ok(())
 }
 
+pub(super) fn take_network(preparation: &mut Preparation) -> StepResult {
+    preparation.network = Some(preparation.workshop.networks.take()?);
+    Ok(())
+}
+
 pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
-    let Preparation { plan, workshop, image, group, child, .. } = preparation;
+    let Preparation { plan, workshop, image, group, network, child, .. } = preparation;
     image.kept.sort_unstable();
     let flags = plan.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
     let cgroup = match group.as_ref().map(|group| group.join()) {
         Some(Join::AtClone(directory)) => Some(directory),
         _ => None,
     };
-    let made = workshop.stage.within(|| sys::clone_init(flags, cgroup, || run_init(image)))?;
+    let mut clone = || workshop.stage.within(|| sys::clone_init(flags, cgroup, || run_init(image)));
+    let made = match network {
+        Some(network) => workshop.networks.within(network, clone)?,
+        None => clone()?,
+    };
     let pid = made.pid;
     *child = Some(made);
     if let Some(group) = group {
@@ -361,13 +374,13 @@ pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
     Ok(())
 }
 
-/// The clone flag of a namespace. The cgroup namespace is not among them: init makes it after it has joined its group.
+/// The clone flag of a namespace. Two have none: init is cloned inside the network namespace taken for it, and makes
+/// the cgroup namespace after it has joined its group.
 fn namespace_flag(name: &str) -> u64 {
     let flag = match name {
         "user" => CloneFlags::CLONE_NEWUSER,
         "pid" => CloneFlags::CLONE_NEWPID,
         "mount" => CloneFlags::CLONE_NEWNS,
-        "net" => CloneFlags::CLONE_NEWNET,
         "ipc" => CloneFlags::CLONE_NEWIPC,
         "uts" => CloneFlags::CLONE_NEWUTS,
         _ => CloneFlags::empty(),

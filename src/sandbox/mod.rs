@@ -8,6 +8,7 @@ mod child;
 pub mod fault;
 mod init;
 mod landlock;
+pub mod network;
 mod payload;
 pub mod probe;
 pub mod report;

@@ -95,15 +95,19 @@ fn nothing(_: &CellPlan) -> Vec<String> {
 
 /// The order of isolation.
 #[rustfmt::skip]
-pub static SEQUENCE: [Step; 47] = [
+pub static SEQUENCE: [Step; 48] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
         "before any process of the cell exists, so that none ever runs unlimited").when(has_cgroup).shows(show_cgroup),
     supervisor("create_landlock_ruleset", cell::create_landlock_ruleset,
         "an empty ruleset denies everything it handles; init adds the paths it makes").when(has_landlock),
+    supervisor("take_network", cell::take_network,
+        "a network namespace that no cell has seen, empty, and owned by nobody in the cell")
+        .when(|plan| plan.namespaces.contains(&"net")),
     supervisor("clone_init", cell::clone_init,
-        "all namespaces at once, from within the image's stage, on v2 straight into the cgroup").shows(show_namespaces),
+        "all other namespaces at once, from within the image's stage, on v2 straight into the cgroup")
+        .shows(show_namespaces),
     supervisor("check_cgroup_membership", cell::check_cgroup_membership,
         "a kernel that ignored the cgroup would give no limits and no error").when(is_v2),
     supervisor("write_id_maps", cell::write_id_maps,
@@ -115,6 +119,12 @@ pub static SEQUENCE: [Step; 47] = [
         "the cell dies first when the machine runs out; the file is ours only before the change of user"),
     init("close_descriptors", init::close_descriptors,
         "before anything else runs, so that no descriptor of the supervisor or of another cell is ever in reach"),
+    init("lock_securebits", init::lock_securebits,
+        "no later change of user or exec can bring a capability back; done while the id maps are being written"),
+    init("drop_bounding_set", init::drop_bounding_set,
+        "no file or exec can ever grant a capability again"),
+    init("block_child_signals", init::block_child_signals,
+        "init learns of ended children by a descriptor, beside the listener for denied system calls"),
     init("wait_for_id_maps", init::wait_for_id_maps,
         "what follows needs ids that exist in the namespace"),
     init("join_cgroups", init::join_cgroups,
@@ -152,12 +162,6 @@ pub static SEQUENCE: [Step; 47] = [
     init("force_speculation_mitigations", init::force_speculation_mitigations,
         "inherited and locked, so that no process of the cell trains predictors for its neighbours")
         .when(|plan| plan.speculation_store_bypass || plan.speculation_indirect_branch).shows(show_speculation),
-    init("lock_securebits", init::lock_securebits,
-        "no later change of user or exec can bring a capability back; needs CAP_SETPCAP, so before the drop"),
-    init("drop_bounding_set", init::drop_bounding_set,
-        "no file or exec can ever grant a capability again"),
-    init("block_child_signals", init::block_child_signals,
-        "init learns of ended children by a descriptor, beside the listener for denied system calls"),
     init("report_prepared", init::report_prepared,
         "the cell is ready and holds nothing of any run yet"),
     init("receive_start", init::receive_start,
@@ -341,6 +345,7 @@ mod tests {
     fn the_order_that_security_depends_on_holds() {
         let before = [
             ("create_cgroup", "clone_init"),
+            ("take_network", "clone_init"),
             ("write_id_maps", "release_init"),
             ("close_descriptors", "receive_start"),
             ("join_cgroups", "unshare_cgroup_namespace"),
