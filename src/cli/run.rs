@@ -105,7 +105,12 @@ pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
 
 fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     let mut stopwatch = Stopwatch::start();
-    let (profiles, problems) = config.profiles();
+    // Beside what follows, which takes as long.
+    let ahead = (!arguments.dry_run && nix::unistd::geteuid().is_root()).then(Ahead::begin);
+    let is_command = command_is_meant();
+    // A bare command has no language.
+    let wants_profiles = arguments.language.is_some() || arguments.profile.is_some() || !is_command;
+    let (profiles, problems) = if wants_profiles { config.profiles() } else { Default::default() };
     for problem in &problems {
         say_warning(&format!("profile left out: {problem}"));
     }
@@ -117,7 +122,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     #[cfg(not(debug_assertions))]
     let (left_out, without_namespace) = (Vec::new(), Vec::<String>::new());
     let stdin_path = arguments.stdin.clone();
-    let request = request_of(arguments)?;
+    let request = request_of(arguments, is_command)?;
     let profile = select_profile(&request, &profiles)?;
     stopwatch.lap("read_request");
 
@@ -152,6 +157,10 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     let ran = runtime.block_on(async {
         machine.stage(&mut supervisor, &rootfs)?;
         stopwatch.lap("build_stage");
+        if let Some(network) = ahead.and_then(Ahead::end) {
+            supervisor.provide_network(network);
+        }
+        stopwatch.lap("wait_for_thread");
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
         let (interrupted, signaled) = interruption()?;
         let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
@@ -188,6 +197,24 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SANDBOX_FAILED)))
 }
 
+/// What every run needs and what depends on nothing of it, made in a thread of its own.
+struct Ahead(std::thread::JoinHandle<Option<OwnedFd>>);
+
+impl Ahead {
+    fn begin() -> Ahead {
+        Ahead(std::thread::spawn(|| {
+            crate::sandbox::seccomp::Policy::embedded();
+            // What cannot be made here is tried again where its failure is told.
+            crate::sandbox::network::make_aside().ok()
+        }))
+    }
+
+    /// Waits for the thread: cells are cloned from a process of one thread.
+    fn end(self) -> Option<OwnedFd> {
+        self.0.join().ok().flatten()
+    }
+}
+
 fn around_of<'a>(plan: &'a Plan, profiles: &'a Profiles, machine: &'a Machine) -> Surroundings<'a> {
     Surroundings { profiles, host: &machine.host, rootfs: &plan.rootfs, left_out: &[] }
 }
@@ -204,9 +231,8 @@ fn with_profile_of(arguments: &RunArguments, mut profiles: Profiles) -> Result<P
 }
 
 /// The request that the command line describes; reads the files it names.
-fn request_of(arguments: RunArguments) -> Result<Request, Failure> {
+fn request_of(arguments: RunArguments, is_command: bool) -> Result<Request, Failure> {
     let mut words = arguments.words.into_iter();
-    let is_command = command_is_meant();
     let first = words.next().ok_or_else(|| Failure::new("there is nothing to run").hint("write: sandboxd run FILE"))?;
     let mut program_arguments: Vec<Vec<u8>> = arguments.arguments.into_iter().map(OsString::into_vec).collect();
     let program = if is_command {

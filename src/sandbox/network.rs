@@ -6,7 +6,6 @@
 //! capability of its cell could still configure nothing in it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -71,14 +70,13 @@ fn current() -> Result<OwnedFd, Errno> {
     nix::fcntl::open(c"/proc/thread-self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Makes a namespace in a thread of its own, for a command that has other things to do before its only cell.
+/// Moves the calling thread, which is about to end, into a new namespace, for [`Networks::provide`].
 ///
-/// The thread must be joined before a supervisor is opened, which wants to be alone in its process.
-pub fn make_aside() -> JoinHandle<Result<OwnedFd, Errno>> {
-    std::thread::spawn(|| {
-        // CLONE_FS: a joined thread may be seen to share the process's root and working directory for another moment,
-        // during which the kernel would let nobody enter a mount namespace.
-        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET)?;
-        current()
-    })
+/// # Errors
+/// As [`Networks::take`].
+pub fn make_aside() -> Result<OwnedFd, Errno> {
+    // CLONE_FS: a joined thread may be seen to share the process's root and working directory for another moment,
+    // during which the kernel would let nobody enter a mount namespace.
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET)?;
+    current()
 }

@@ -56,7 +56,10 @@ impl Supervisor {
         let setup = |step| move |errno| SupervisorError::Setup { step, errno };
         let ids = match host.privilege {
             Privilege::Root => {
-                nix::unistd::setgroups(&[]).map_err(setup("let go of supplementary groups"))?;
+                // The system call itself: libc's would wait for a thread that makes something ahead.
+                rustix::thread::set_thread_groups(&[])
+                    .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+                    .map_err(setup("let go of supplementary groups"))?;
                 crate::sandbox::probe::id_range()
             }
             Privilege::Rootless => {
