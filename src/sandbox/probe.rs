@@ -26,8 +26,17 @@ pub fn host(cgroup: cgroup::Kind) -> Host {
         speculation_store_bypass: speculation_is_controllable(0),
         speculation_indirect_branch: speculation_is_controllable(1),
         open_files_hard,
-        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+        cores: cores(),
     }
+}
+
+/// CPUs this process may run on. (std's answer reads five cgroup files besides, at every start.)
+fn cores() -> u32 {
+    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let count = |set: nix::sched::CpuSet| {
+        (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count()
+    };
+    allowed.map_or(1, |set| count(set).max(1) as u32)
 }
 
 fn namespace_file(name: &str) -> String {
