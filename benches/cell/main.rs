@@ -17,15 +17,17 @@ use measure::{Contestant, Row, Times, in_turn};
 use readings::{Left, available, kilobytes, resident};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::{HOST_IMAGE, Machine};
-use sandboxd::plan::{Plan, Surroundings, WORKDIR, plan};
+use sandboxd::plan::{CellPlan, Plan, Surroundings, WORKDIR, plan};
 use sandboxd::runner::{self, Input, Sink, Stdin};
 use sandboxd::sandbox::cell::Cell;
 use sandboxd::sandbox::report::Report;
+use sandboxd::sandbox::sequence::SEQUENCE;
 use sandboxd::sandbox::start::Start;
 use sandboxd::supervisor::{Supervisor, Watch};
 use sandboxd::words::limits::LimitsRequest;
 use sandboxd::words::profile::Profiles;
 use sandboxd::words::request::{Program, Request};
+use sandboxd::words::verdict::Exit;
 
 type Outcome = Result<Vec<Row>, Box<dyn std::error::Error>>;
 
@@ -109,8 +111,8 @@ fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let wanted = hard.max(65_536);
-        let _as_far_as_allowed =
-            setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        let _as_far_as_allowed = setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
+            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     }
 }
 
@@ -152,16 +154,22 @@ impl Bench {
 
     /// Prepare, start, wait, destroy: a cell's life without the pipes and the bundle of a run.
     fn cell(&mut self, start: &Start, null: &OwnedFd) {
-        let Bench { supervisor, plan, runtime } = self;
-        let ended = runtime.block_on(async {
-            let mut cell = supervisor.prepare(&plan.run)?;
+        let plan = self.plan.run.clone();
+        self.cell_of(&plan, start, null);
+    }
+
+    fn cell_of(&mut self, plan: &CellPlan, start: &Start, null: &OwnedFd) {
+        let cell = self.supervisor.prepare(plan).unwrap_or_else(|error| panic!("{error}"));
+        self.finish(cell, plan, start, null);
+    }
+
+    fn finish(&mut self, mut cell: Cell, plan: &CellPlan, start: &Start, null: &OwnedFd) {
+        let ended = self.runtime.block_on(async {
             cell.start(start, &[null.as_fd(); 4])?;
-            // As a service does while it waits.
-            supervisor.prepare_ahead();
-            Watch::new(cell, &plan.run).run(std::future::pending()).await
+            Watch::new(cell, plan).run(std::future::pending()).await
         });
         match ended {
-            Ok(ended) if ended.cleanup.is_empty() && ended.outcome.exit.is_some() => {}
+            Ok(ended) if ended.cleanup.is_empty() && ended.outcome.exit == Some(Exit::Code(0)) => {}
             Ok(ended) => panic!("the run did not end well: {:?} {:?}", ended.outcome, ended.cleanup),
             Err(error) => panic!("{error}"),
         }
@@ -193,16 +201,18 @@ fn spawn(program: &str, arguments: &[&str]) {
 }
 
 fn on_this_machine(program: &str) -> bool {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|directory| directory.join(program).exists())
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|directory| directory.join(program).exists())
 }
 
 /// Arguments that make bubblewrap do the same: the mounts of image `host`, all namespaces, no capabilities.
 fn bubblewrap_arguments() -> Vec<String> {
-    let mut words: Vec<String> = "--unshare-all --die-with-parent --new-session --cap-drop ALL --proc /proc --dev /dev \
+    let mut words: Vec<String> =
+        "--unshare-all --die-with-parent --new-session --cap-drop ALL --proc /proc --dev /dev \
                                   --tmpfs /tmp --tmpfs /work --chdir /work"
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
     let layout = sandboxd::rootfs::host::layout().unwrap_or_default();
     for (source, target) in &layout.binds {
         words.extend(["--ro-bind".to_owned(), source.display().to_string(), target.display().to_string()]);
@@ -214,39 +224,46 @@ fn bubblewrap_arguments() -> Vec<String> {
     words
 }
 
-const UNSHARE: &str = "--user --map-root-user --pid --fork --mount --mount-proc --net --ipc --uts --cgroup --kill-child";
+const UNSHARE: &str =
+    "--user --map-root-user --pid --fork --mount --mount-proc --net --ipc --uts --cgroup --kill-child";
 
 fn whole_processes() -> Outcome {
-    let sandboxd = env!("CARGO_BIN_EXE_sandboxd");
+    // Cargo's own build, or another, such as one that is linked statically.
+    let sandboxd = std::env::var("SANDBOXD_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sandboxd").to_owned());
     let bubblewrap = bubblewrap_arguments();
     let bubblewrap: Vec<&str> = bubblewrap.iter().map(String::as_str).collect();
     let unshare: Vec<&str> = UNSHARE.split_whitespace().chain([TRUE]).collect();
     let mut contestants = vec![
-        Contestant {
-            name: "sandboxd run",
-            act: Box::new(|| spawn(sandboxd, &["run", "--rootfs", HOST_IMAGE, "--", TRUE])),
-        },
-        Contestant { name: "bare", act: Box::new(|| spawn(TRUE, &[])) },
+        Contestant::new("sandboxd run", || spawn(&sandboxd, &["run", "--rootfs", HOST_IMAGE, "--", TRUE])),
+        Contestant::new("bare", || spawn(TRUE, &[])),
     ];
     let mut peer = |name: &'static str, program: &'static str, arguments: Vec<&'static str>| {
         if on_this_machine(program) {
-            contestants.push(Contestant { name, act: Box::new(move || spawn(program, &arguments)) });
+            contestants.push(Contestant::new(name, move || spawn(program, &arguments)));
         } else {
             println!("{name} is not on this machine");
         }
     };
     peer("nsjail", "nsjail", vec!["-q", "-Mo", "--chroot", "/", "--", TRUE]);
-    peer("firejail", "firejail", vec!["--quiet", "--noprofile", "--private", "--net=none", "--caps.drop=all", "--seccomp", TRUE]);
+    peer(
+        "firejail",
+        "firejail",
+        vec!["--quiet", "--noprofile", "--private", "--net=none", "--caps.drop=all", "--seccomp", TRUE],
+    );
     if std::path::Path::new("/run/systemd/system").exists() {
-        peer("systemd-run", "systemd-run", vec!["--quiet", "--wait", "--collect", "-pPrivateNetwork=yes", "-pProtectSystem=strict", TRUE]);
+        peer(
+            "systemd-run",
+            "systemd-run",
+            vec!["--quiet", "--wait", "--collect", "-pPrivateNetwork=yes", "-pProtectSystem=strict", TRUE],
+        );
     } else {
         println!("systemd-run has no systemd to ask on this machine");
     }
     if on_this_machine("unshare") {
-        contestants.push(Contestant { name: "unshare", act: Box::new(|| spawn("unshare", &unshare)) });
+        contestants.push(Contestant::new("unshare", || spawn("unshare", &unshare)));
     }
     if on_this_machine("bwrap") {
-        contestants.push(Contestant { name: "bwrap --unshare-all", act: Box::new(|| spawn("bwrap", &bubblewrap)) });
+        contestants.push(Contestant::new("bwrap --unshare-all", || spawn("bwrap", &bubblewrap)));
     } else {
         println!("bwrap is not on this machine: install bubblewrap to see the goal judged");
     }
@@ -259,20 +276,69 @@ fn whole_processes() -> Outcome {
     Ok(contestants.iter().zip(&times).skip(1).map(row).collect())
 }
 
+/// A cell without any layer but its namespaces and its root: what the kernel asks for them, and for two processes and an exec.
+fn namespaces_alone(plan: &CellPlan) -> CellPlan {
+    const WANTED: [&str; 20] = [
+        "create_control_socket",
+        "take_network",
+        "clone_init",
+        "write_id_maps",
+        "release_init",
+        "wait_for_id_maps",
+        "unshare_cgroup_namespace",
+        "become_init_user",
+        "bind_root",
+        "pivot_root",
+        "detach_old_root",
+        "block_child_signals",
+        "report_prepared",
+        "receive_start",
+        "start_payload",
+        "reap",
+        "install_streams",
+        "become_payload_user",
+        "mark_descriptors",
+        "execute",
+    ];
+    let left_out = SEQUENCE.iter().map(|step| step.name).filter(|name| !WANTED.contains(name));
+    CellPlan { left_out: left_out.map(str::to_owned).collect(), ..plan.clone() }
+}
+
 fn cells() -> Outcome {
     let bench = std::cell::RefCell::new(Bench::new(&[TRUE])?);
     let (start, null) = (bench.borrow().start_message(), null()?);
+    let floor = namespaces_alone(&bench.borrow().plan.run);
+    let whole = bench.borrow().plan.run.clone();
+    let waiting = std::cell::RefCell::new(Vec::new());
     let mut contestants = [
-        Contestant { name: "cell", act: Box::new(|| bench.borrow_mut().cell(&start, &null)) },
-        Contestant { name: "run", act: Box::new(|| bench.borrow_mut().run()) },
-        Contestant { name: "bare fork+exec+wait", act: Box::new(|| spawn(TRUE, &[])) },
+        Contestant::new("bare fork+exec+wait", || spawn(TRUE, &[])),
+        Contestant::new("floor: namespaces and root alone", || bench.borrow_mut().cell_of(&floor, &start, &null)),
+        Contestant::new("cell, nothing made ahead", || bench.borrow_mut().cell(&start, &null)),
+        Contestant {
+            // As in a service, which makes it while it waits for something else.
+            before: Box::new(|| bench.borrow_mut().supervisor.prepare_ahead()),
+            ..Contestant::new("cell, its network made ahead", || bench.borrow_mut().cell(&start, &null))
+        },
+        Contestant {
+            // As from a pool: all that is left is to start, wait and destroy.
+            before: Box::new(|| {
+                let cells = prepared(&mut bench.borrow_mut(), 1).unwrap_or_else(|error| panic!("{error}"));
+                waiting.replace(cells);
+            }),
+            ..Contestant::new("cell, prepared ahead", || {
+                let Some(cell) = waiting.borrow_mut().pop() else { return };
+                bench.borrow_mut().finish(cell, &whole, &start, &null);
+            })
+        },
+        Contestant::new("run with pipes, files, verdict", || bench.borrow_mut().run()),
     ];
     let times = in_turn(1000, &mut contestants);
-    let [cell, run, bare] = times.as_slice() else { return Ok(Vec::new()) };
-    Ok(vec![
-        Row::of_times("cell: prepare, start, teardown", cell, ("bare fork+exec+wait", bare), Some(2.5)),
-        Row::of_times("run: cell with pipes, files, verdict", run, ("bare fork+exec+wait", bare), None),
-    ])
+    let Some((bare, ours)) = times.split_first() else { return Ok(Vec::new()) };
+    let row = |(contestant, times): (&Contestant, &Times)| {
+        let most = contestant.name.starts_with("cell").then_some(2.5);
+        Row::of_times(contestant.name, times, ("bare fork+exec+wait", bare), most)
+    };
+    Ok(contestants.iter().skip(1).zip(ours).map(row).collect())
 }
 
 fn steps() -> Outcome {
@@ -434,12 +500,7 @@ fn soak() -> Outcome {
             "within 64 kB",
             own_now <= own + 64,
         ),
-        Row::of_fact(
-            "10,000 runs: the machine's memory",
-            format!("{lost:.2} kB a run"),
-            "< 1 kB a run",
-            lost < 1.0,
-        ),
+        Row::of_fact("10,000 runs: the machine's memory", format!("{lost:.2} kB a run"), "< 1 kB a run", lost < 1.0),
     ])
 }
 
@@ -485,7 +546,10 @@ mod trace {
 
         fn record_str(&mut self, field: &Field, value: &str) {
             match field.name() {
-                "actor" => self.actor = ["supervisor", "init", "payload", "kernel"].into_iter().find(|it| *it == value).unwrap_or(""),
+                "actor" => {
+                    self.actor =
+                        ["supervisor", "init", "payload", "kernel"].into_iter().find(|it| *it == value).unwrap_or("")
+                }
                 "step" => self.step = Some(value.to_owned()),
                 _ => {}
             }

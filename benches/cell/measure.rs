@@ -25,7 +25,15 @@ impl Times {
 /// Something to be timed.
 pub struct Contestant<'a> {
     pub name: &'a str,
+    /// What is not to be timed.
+    pub before: Box<dyn FnMut() + 'a>,
     pub act: Box<dyn FnMut() + 'a>,
+}
+
+impl<'a> Contestant<'a> {
+    pub fn new(name: &'a str, act: impl FnMut() + 'a) -> Contestant<'a> {
+        Contestant { name, before: Box::new(|| {}), act: Box::new(act) }
+    }
 }
 
 /// Lets every contestant act once in each round (A B C A B C …), so that whatever else the machine does meets them
@@ -35,6 +43,7 @@ pub fn in_turn(rounds: usize, contestants: &mut [Contestant]) -> Vec<Times> {
     let mut times = vec![Vec::with_capacity(rounds); contestants.len()];
     for round in 0..rounds + warm_up {
         for (contestant, times) in contestants.iter_mut().zip(&mut times) {
+            (contestant.before)();
             let began = Instant::now();
             (contestant.act)();
             if round >= warm_up {

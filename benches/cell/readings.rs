@@ -38,7 +38,9 @@ fn own_groups() -> usize {
         let inside_own = directory.components().any(|part| part.as_os_str() == own.as_str());
         found += usize::from(inside_own);
         let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
-        pending.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        pending.extend(
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
     }
     found
 }

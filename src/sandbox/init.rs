@@ -225,6 +225,9 @@ pub fn receive(
 
 pub(super) fn write_files(image: &mut ChildImage) -> Step {
     let mut reader = StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)?;
+    if reader.files == 0 {
+        return Ok(());
+    }
     for _ in 0..reader.rlimits {
         reader.rlimit()?;
     }
@@ -281,6 +284,10 @@ fn make_parents(workdir: BorrowedFd, name: &CStr, owner: (Uid, Gid)) -> Step {
         }
     }
     Ok(())
+}
+
+pub(super) fn reset_signals(_: &mut ChildImage) -> Step {
+    sys::reset_signals()
 }
 
 pub(super) fn block_child_signals(image: &mut ChildImage) -> Step {

@@ -95,7 +95,7 @@ fn nothing(_: &CellPlan) -> Vec<String> {
 
 /// The order of isolation.
 #[rustfmt::skip]
-pub static SEQUENCE: [Step; 48] = [
+pub static SEQUENCE: [Step; 49] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
@@ -123,6 +123,8 @@ pub static SEQUENCE: [Step; 48] = [
         "no later change of user or exec can bring a capability back; done while the id maps are being written"),
     init("drop_bounding_set", init::drop_bounding_set,
         "no file or exec can ever grant a capability again"),
+    init("reset_signals", init::reset_signals,
+        "what the supervisor ignores is inherited over clone and exec; the program starts with defaults"),
     init("block_child_signals", init::block_child_signals,
         "init learns of ended children by a descriptor, beside the listener for denied system calls"),
     init("wait_for_id_maps", init::wait_for_id_maps,
@@ -177,8 +179,8 @@ pub static SEQUENCE: [Step; 48] = [
 
     payload("new_payload_session", payload::new_session,
         "a session and process group apart from init's"),
-    payload("reset_signals", payload::reset_signals,
-        "ignored signals are inherited over exec; the program starts with defaults"),
+    payload("unblock_signals", payload::unblock_signals,
+        "init has blocked the one it reads from a descriptor, and what is blocked stays so over exec"),
     payload("install_streams", payload::install_streams,
         "0, 1 and 2 are the run's own pipes"),
     payload("set_rlimits", payload::set_rlimits,
