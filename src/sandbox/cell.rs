@@ -229,9 +229,9 @@ impl Cell {
             reap(&self.child);
             self.reaped = true;
         }
+        let Some(group) = self.group.take() else { return (Usage::default(), Vec::new()) };
         let reaped = sys::monotonic_ns();
         trace_time("supervisor", "reap_init", reaped - began);
-        let Some(group) = self.group.take() else { return (Usage::default(), Vec::new()) };
         let usage = group.usage();
         let read = sys::monotonic_ns();
         trace_time("supervisor", "read_usage", read - reaped);

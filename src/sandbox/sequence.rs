@@ -113,7 +113,7 @@ pub static SEQUENCE: [Step; 49] = [
     supervisor("write_id_maps", cell::write_id_maps,
         "only the parent namespace may map ids; setgroups is denied first").shows(show_identity),
     supervisor("release_init", cell::release_init,
-        "init has waited: no step of its own happens under unmapped ids or without limits"),
+        "init has waited: until now it has only shut locks of its own, which need neither ids nor limits"),
 
     init("set_oom_score", init::set_oom_score,
         "the cell dies first when the machine runs out; the file is ours only before the change of user"),

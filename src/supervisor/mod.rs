@@ -143,11 +143,11 @@ impl Supervisor {
     }
 }
 
-/// A user namespace in which this process is root and may make mounts and further namespaces; with a network namespace
-/// that belongs to it, since it could not return to the machine's after making one for a cell.
+/// A user namespace in which this process is root and may make mounts and further namespaces; with network and mount
+/// namespaces that belong to it, since it could not return to the machine's own from those it makes for cells.
 fn enter_user_namespace() -> Result<(), Errno> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
     for (file, content) in
         [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
     {
