@@ -234,14 +234,16 @@ pub fn main() -> ExitCode {
 }
 
 fn start_log(filter: &str) {
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    use tracing_subscriber::EnvFilter;
+    let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .without_time()
-        .init();
+        .without_time();
+    // A plain level needs no filter language, whose start costs every run.
+    match filter.parse::<tracing::Level>() {
+        Ok(level) => log.with_max_level(level).init(),
+        Err(_) => log.with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"))).init(),
+    }
 }
 
 /// The loop that watches a cell, its streams and our signals.

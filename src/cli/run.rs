@@ -16,14 +16,30 @@ use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, Input, Sink, Stdin};
-use crate::sandbox::cell::{CellError, StepFailure};
+use crate::sandbox::cell::{CellError, StepFailure, trace_time};
 use crate::sandbox::sequence;
+use crate::sandbox::sys::monotonic_ns;
 use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Privilege};
 use crate::words::limits::LimitsRequest;
 use crate::words::profile::{Profile, Profiles};
 use crate::words::request::{Program, Request, RequestError, SourceFile, bounds};
 use crate::words::verdict::{Status, signal_name};
+
+/// Traces how long each part of the command takes, beside the steps of the cell itself.
+struct Stopwatch(u64);
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch(monotonic_ns())
+    }
+
+    fn lap(&mut self, part: &'static str) {
+        let now = monotonic_ns();
+        trace_time("command", part, now - self.0);
+        self.0 = now;
+    }
+}
 
 /// Why a run never came to a verdict.
 struct Failure {
@@ -78,7 +94,13 @@ pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
 }
 
 fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
-    let (profiles, problems) = config.profiles();
+    let mut stopwatch = Stopwatch::start();
+    // Beside what follows, which takes as long.
+    let ahead = (!arguments.dry_run && nix::unistd::geteuid().is_root()).then(Ahead::begin);
+    let is_command = command_is_meant();
+    // A bare command has no language.
+    let wants_profiles = arguments.language.is_some() || arguments.profile.is_some() || !is_command;
+    let (profiles, problems) = if wants_profiles { config.profiles() } else { Default::default() };
     for problem in &problems {
         say_warning(&format!("profile left out: {problem}"));
     }
@@ -90,10 +112,12 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     #[cfg(not(debug_assertions))]
     let (left_out, without_namespace) = (Vec::new(), Vec::<String>::new());
     let stdin_path = arguments.stdin.clone();
-    let (request, sources) = request_of(arguments)?;
+    let (request, sources) = request_of(arguments, is_command)?;
     let profile = select_profile(&request, &profiles)?;
+    stopwatch.lap("read_request");
 
     let mut machine = Machine::look(config)?;
+    stopwatch.lap("look_at_machine");
     let rootfs = machine.choose_rootfs(request.rootfs.as_deref(), profile.map(|profile| profile.rootfs.as_str()))?;
     let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: &rootfs, left_out: &left_out };
     let mut plan = plan(&request, &around)?;
@@ -106,6 +130,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     let stdin = open_stdin(stdin_path.as_deref())?;
     warn_of_what_is_weaker(&machine);
+    stopwatch.lap("plan");
 
     let id = uuid::Uuid::now_v7().to_string();
     let input = Input { files: sources.iter().collect(), stdin };
@@ -117,16 +142,24 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         }
     })?;
 
+    stopwatch.lap("start_runtime");
     // Before anything exists that a signal's own action would leave behind.
     let (interrupted, signaled) = {
         let _context = runtime.enter();
         interruption()?
     };
     let mut supervisor = machine.supervisor()?;
+    stopwatch.lap("open_supervisor");
     let ran = runtime.block_on(async {
         machine.stage(&mut supervisor, &rootfs)?;
+        stopwatch.lap("build_stage");
+        if let Some(network) = ahead.and_then(Ahead::end) {
+            supervisor.provide_network(network);
+        }
+        stopwatch.lap("wait_for_thread");
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
         let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
+        stopwatch.lap("run");
         let version = match (&result, json, profile) {
             (Ok(_), true, Some(profile)) => {
                 machine.version(&mut supervisor, profile, &around_of(&plan, &profiles, &machine)).await
@@ -138,6 +171,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     for error in supervisor.close() {
         say_warning(&format!("left over: {}", chain(&error)));
     }
+    stopwatch.lap("close_supervisor");
     let (result, version, signaled) = ran?;
     let result = match result {
         Ok(result) => result,
@@ -165,6 +199,24 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SANDBOX_FAILED)))
 }
 
+/// What every run needs and what depends on nothing of it, made in a thread of its own.
+struct Ahead(std::thread::JoinHandle<Option<OwnedFd>>);
+
+impl Ahead {
+    fn begin() -> Ahead {
+        Ahead(std::thread::spawn(|| {
+            crate::sandbox::seccomp::Policy::embedded();
+            // What cannot be made here is tried again where its failure is told.
+            crate::sandbox::network::make_aside().ok()
+        }))
+    }
+
+    /// Waits for the thread: cells are cloned from a process of one thread.
+    fn end(self) -> Option<OwnedFd> {
+        self.0.join().ok().flatten()
+    }
+}
+
 fn around_of<'a>(plan: &'a Plan, profiles: &'a Profiles, machine: &'a Machine) -> Surroundings<'a> {
     Surroundings { profiles, host: &machine.host, rootfs: &plan.rootfs, left_out: &[] }
 }
@@ -181,11 +233,10 @@ fn with_profile_of(arguments: &RunArguments, mut profiles: Profiles) -> Result<P
 }
 
 /// The request that the command line describes, and the files it names.
-fn request_of(arguments: RunArguments) -> Result<(Request, Vec<SourceFile>), Failure> {
+fn request_of(arguments: RunArguments, is_command: bool) -> Result<(Request, Vec<SourceFile>), Failure> {
     let mut sources = arguments.files.iter().map(|file| named_file(file)).collect::<Result<Vec<_>, _>>()?;
     let files = sources.iter().map(SourceFile::entry).collect();
     let mut words = arguments.words.into_iter();
-    let is_command = command_is_meant();
     let first = words.next().ok_or_else(|| Failure::new("there is nothing to run").hint("write: sandboxd run FILE"))?;
     let mut program_arguments: Vec<Vec<u8>> = arguments.arguments.into_iter().map(OsString::into_vec).collect();
     let program = if is_command {

@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::cgroup::{Backend, CellGroup, CgroupError, GroupLimits, Join, Usage};
 use super::child::{ChildImage, run_init};
+use super::network::Networks;
 use super::report::{REPORT_BYTES, Report};
 use super::seccomp::Program;
 use super::sequence::{Act, SEQUENCE};
@@ -92,6 +93,7 @@ pub struct IdRange {
 /// What making cells needs beside a plan; one per supervisor.
 pub struct Workshop<'a> {
     pub stage: &'a Stage,
+    pub networks: &'a mut Networks,
     pub cgroups: &'a mut dyn Backend,
     pub seccomp: Option<Arc<Program>>,
     pub ids: IdRange,
@@ -106,6 +108,7 @@ pub struct Preparation<'a, 'b> {
     control: Option<(OwnedFd, OwnedFd)>,
     group: Option<Box<dyn CellGroup>>,
     ruleset: Option<OwnedFd>,
+    network: Option<OwnedFd>,
     child: Option<Child>,
 }
 
@@ -131,13 +134,14 @@ impl Cell {
             control: None,
             group: None,
             ruleset: None,
+            network: None,
             child: None,
         };
         for step in SEQUENCE.iter().filter(|step| step.applies(plan)) {
             let Act::Supervisor(act) = step.act else { continue };
             let started = sys::monotonic_ns();
             let result = step.fault().map_err(StepFailure::from).and_then(|()| act(&mut preparation));
-            tracing::trace!(step = step.name, microseconds = (sys::monotonic_ns() - started) / 1000, "performed");
+            trace_time("supervisor", step.name, sys::monotonic_ns() - started);
             if let Err(failure) = result {
                 let reported = preparation.control.as_ref().and_then(|(control, _)| reported_failure(control.as_fd()));
                 preparation.undo();
@@ -218,15 +222,27 @@ impl Cell {
     /// Destroys the cell, killing what still runs, and returns what it used, beside every error of the cleanup.
     /// A second call finds nothing left to do.
     pub fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<CgroupError>) {
+        let began = sys::monotonic_ns();
         if !self.reaped {
             self.kill();
             reap(&self.child);
             self.reaped = true;
         }
         let Some(group) = self.group.take() else { return (Ok(Usage::default()), Vec::new()) };
+        let reaped = sys::monotonic_ns();
+        trace_time("supervisor", "reap_init", reaped - began);
         let usage = group.usage();
-        (usage, group.remove())
+        let read = sys::monotonic_ns();
+        trace_time("supervisor", "read_usage", read - reaped);
+        let errors = group.remove();
+        trace_time("supervisor", "remove_cgroup", sys::monotonic_ns() - read);
+        (usage, errors)
     }
+}
+
+/// One line of the trace: who performed which step, and how long it took.
+pub fn trace_time(actor: &'static str, step: &'static str, nanoseconds: u64) {
+    tracing::trace!(actor, step, microseconds = nanoseconds as f64 / 1000.0, "performed");
 }
 
 impl Drop for Cell {
@@ -314,6 +330,7 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> ChildImage {
     image.overlays = workshop.stage.overlays().iter().map(overlay).collect();
     image.speculation_store_bypass = plan.speculation_store_bypass;
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
+    image.timed = tracing::enabled!(tracing::Level::TRACE);
     image
 }
 
@@ -355,15 +372,24 @@ pub(super) fn create_landlock_ruleset(preparation: &mut Preparation) -> StepResu
     Ok(())
 }
 
+pub(super) fn take_network(preparation: &mut Preparation) -> StepResult {
+    preparation.network = Some(preparation.workshop.networks.take()?);
+    Ok(())
+}
+
 pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
-    let Preparation { plan, workshop, image, group, child, .. } = preparation;
+    let Preparation { plan, workshop, image, group, network, child, .. } = preparation;
     image.kept.sort_unstable();
     let flags = plan.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
     let cgroup = match group.as_ref().map(|group| group.join()) {
         Some(Join::AtClone(directory)) => Some(directory),
         _ => None,
     };
-    let made = workshop.stage.within(|| sys::clone_init(flags, cgroup, || run_init(image)))?;
+    let mut clone = || workshop.stage.within(|| sys::clone_init(flags, cgroup, || run_init(image)));
+    let made = match network {
+        Some(network) => workshop.networks.within(network, clone)?,
+        None => clone()?,
+    };
     let pid = made.pid;
     *child = Some(made);
     if let Some(group) = group {
@@ -372,13 +398,13 @@ pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
     Ok(())
 }
 
-/// The clone flag of a namespace. The cgroup namespace is not among them: init makes it after it has joined its group.
+/// The clone flag of a namespace. Two have none: init is cloned inside the network namespace taken for it, and makes
+/// the cgroup namespace after it has joined its group.
 fn namespace_flag(name: &str) -> u64 {
     let flag = match name {
         "user" => CloneFlags::CLONE_NEWUSER,
         "pid" => CloneFlags::CLONE_NEWPID,
         "mount" => CloneFlags::CLONE_NEWNS,
-        "net" => CloneFlags::CLONE_NEWNET,
         "ipc" => CloneFlags::CLONE_NEWIPC,
         "uts" => CloneFlags::CLONE_NEWUTS,
         _ => CloneFlags::empty(),

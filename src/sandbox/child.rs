@@ -51,6 +51,8 @@ pub struct ChildImage {
     pub seccomp_notify: bool,
     pub speculation_store_bypass: bool,
     pub speculation_indirect_branch: bool,
+    /// True when init reports at its end how long each step took, for the trace.
+    pub timed: bool,
 
     // Written by init and payload.
     /// The start message and how much of the buffer it fills.
@@ -70,6 +72,8 @@ pub struct ChildImage {
     pub signals: RawFd,
     pub listener: Option<RawFd>,
     pub denied: [(i32, u32); DENIED_MAX],
+    /// Nanoseconds of each step, once it is done. The last one of the payload never returns: init fills it in.
+    pub times: [u64; SEQUENCE.len()],
 }
 
 impl ChildImage {
@@ -91,6 +95,7 @@ impl ChildImage {
             seccomp_notify: false,
             speculation_store_bypass: false,
             speculation_indirect_branch: false,
+            timed: false,
             // Zeroed memory of this size comes from the kernel page by page: untouched pages cost nothing.
             message: vec![0; START_BYTES_MAX],
             message_bytes: 0,
@@ -104,6 +109,7 @@ impl ChildImage {
             signals: -1,
             listener: None,
             denied: [(0, 0); DENIED_MAX],
+            times: [0; SEQUENCE.len()],
         }
     }
 
@@ -125,6 +131,27 @@ impl ChildImage {
     }
 }
 
+/// Performs one step, and notes the time it took if that is wanted.
+fn perform(image: &mut ChildImage, index: usize, act: fn(&mut ChildImage) -> Result<(), Errno>) -> Result<(), Errno> {
+    if !image.timed {
+        return act(image);
+    }
+    let began_ns = sys::monotonic_ns();
+    let result = act(image);
+    if let Some(time) = image.times.get_mut(index) {
+        *time = sys::monotonic_ns() - began_ns;
+    }
+    result
+}
+
+/// Tells the supervisor the time of each step performed. Sent last, so that telling does not lengthen what is told.
+fn report_times(image: &ChildImage) {
+    for (index, nanoseconds) in image.times.iter().enumerate().filter(|(_, time)| **time > 0) {
+        // A supervisor that is gone needs no times.
+        let _gone = image.report(Report::Timed { step: index as u8, nanoseconds: *nanoseconds });
+    }
+}
+
 /// Runs init's steps of the sequence in their order; the result is init's exit code.
 ///
 /// A step that fails is reported by number and errno and ends the cell: nothing is ever skipped because it failed.
@@ -134,13 +161,15 @@ pub fn run_init(image: &mut ChildImage) -> i32 {
         if !image.is_enabled(index) {
             continue;
         }
-        if let Err(errno) = step.fault().and_then(|()| act(image)) {
+        if let Err(errno) = step.fault().and_then(|()| perform(image, index, act)) {
             // The supervisor that cannot be told is gone, and this cell with it.
             let failure = image.failure.unwrap_or((index as u8, errno));
             let _gone = image.report(Report::Failed { step: failure.0, errno: failure.1 as i32 });
+            report_times(image);
             return 1;
         }
     }
+    report_times(image);
     0
 }
 
@@ -151,7 +180,7 @@ pub fn run_payload(image: &mut ChildImage) -> i32 {
         if !image.is_enabled(index) {
             continue;
         }
-        if let Err(errno) = step.fault().and_then(|()| act(image)) {
+        if let Err(errno) = step.fault().and_then(|()| perform(image, index, act)) {
             image.failure = Some((index as u8, errno));
             return 127;
         }

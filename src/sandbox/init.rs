@@ -221,6 +221,9 @@ pub(super) fn receive_start(image: &mut ChildImage) -> Step {
 
 pub(super) fn write_files(image: &mut ChildImage) -> Step {
     let mut reader = StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)?;
+    if reader.files == 0 {
+        return Ok(());
+    }
     for _ in 0..reader.rlimits {
         reader.rlimit()?;
     }
@@ -279,6 +282,10 @@ fn make_parents(workdir: BorrowedFd, name: &CStr, owner: (Uid, Gid)) -> Step {
     Ok(())
 }
 
+pub(super) fn reset_signals(_: &mut ChildImage) -> Step {
+    sys::reset_signals()
+}
+
 pub(super) fn block_child_signals(image: &mut ChildImage) -> Step {
     use nix::sys::signal::{SigSet, Signal};
     let mut set = SigSet::empty();
@@ -292,9 +299,15 @@ pub(super) fn block_child_signals(image: &mut ChildImage) -> Step {
 pub(super) fn start_payload(image: &mut ChildImage) -> Step {
     let mut stack = image.stack.take().ok_or(Errno::EALREADY)?;
     let result = sys::vfork(&mut stack, || run_payload(image));
+    let at_ns = sys::monotonic_ns();
     // Given back rather than dropped: dropping would call the allocator.
     image.stack = Some(stack);
     image.payload = result?;
+    if image.timed
+        && let Some(execute) = image.times.last_mut()
+    {
+        *execute = at_ns.saturating_sub(image.executed_ns);
+    }
     match image.failure {
         Some((_, errno)) => Err(errno),
         None => image.report(Report::Started { at_ns: image.executed_ns, init_cpu_ns: sys::process_cpu_ns() }),

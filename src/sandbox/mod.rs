@@ -9,6 +9,7 @@ pub mod fault;
 mod init;
 mod landlock;
 pub mod message;
+pub mod network;
 mod payload;
 pub mod probe;
 pub mod report;

@@ -19,8 +19,8 @@ pub(super) fn new_session(_: &mut ChildImage) -> Step {
     nix::unistd::setsid().map(drop)
 }
 
-pub(super) fn reset_signals(_: &mut ChildImage) -> Step {
-    sys::reset_signals()
+pub(super) fn unblock_signals(_: &mut ChildImage) -> Step {
+    sys::unblock_signals()
 }
 
 pub(super) fn install_streams(image: &mut ChildImage) -> Step {

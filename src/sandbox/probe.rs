@@ -27,7 +27,7 @@ pub fn host(cgroup: cgroup::Kind) -> Host {
         speculation_store_bypass: speculation_is_controllable(0),
         speculation_indirect_branch: speculation_is_controllable(1),
         open_files_hard,
-        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+        cores: cores(),
     }
 }
 
@@ -36,6 +36,15 @@ fn has_overlay() -> bool {
     let listed = |text: String| text.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
     fs::read_to_string("/proc/filesystems").is_ok_and(listed)
         || rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
+}
+
+/// CPUs this process may run on. (std's answer reads five cgroup files besides, at every start.)
+fn cores() -> u32 {
+    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let count = |set: nix::sched::CpuSet| {
+        (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count()
+    };
+    allowed.map_or(1, |set| count(set).max(1) as u32)
 }
 
 fn namespace_file(name: &str) -> String {

@@ -19,6 +19,8 @@ pub enum Report {
     /// The payload's first process ended with the raw wait(2) `status`. What the processes reaped by then used, by
     /// getrusage(2), is all there is to know where no cgroup counts.
     Ended { status: i32, at_ns: u64, init_cpu_ns: u64, reaped_cpu_ns: u64, reaped_memory_bytes: u64 },
+    /// Step number `step` took this long; sent at the end, where a trace was wanted.
+    Timed { step: u8, nanoseconds: u64 },
 }
 
 /// Bytes of an encoded report.
@@ -35,6 +37,7 @@ impl Report {
                 (5, status, [at_ns, init_cpu_ns, reaped_cpu_ns, reaped_memory_bytes])
             }
             Report::Workdir => (6, 0, [0; 4]),
+            Report::Timed { step, nanoseconds } => (7, 0, [u64::from(step), nanoseconds, 0, 0]),
         };
         let mut bytes = [0; REPORT_BYTES];
         let (head, tail) = bytes.split_at_mut(8);
@@ -61,6 +64,7 @@ impl Report {
             4 => Report::Denied { number: small as u32, count: a as u32 },
             5 => Report::Ended { status: small, at_ns: a, init_cpu_ns: b, reaped_cpu_ns: c, reaped_memory_bytes: d },
             6 => Report::Workdir,
+            7 => Report::Timed { step: a as u8, nanoseconds: b },
             _ => return None,
         })
     }
@@ -79,6 +83,7 @@ mod tests {
             Report::Failed { step: 33, errno: 12 },
             Report::Denied { number: u32::MAX, count: 9 },
             Report::Ended { status: -1, at_ns: 5, init_cpu_ns: 6, reaped_cpu_ns: 7, reaped_memory_bytes: 8 },
+            Report::Timed { step: 46, nanoseconds: u64::MAX },
         ];
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));

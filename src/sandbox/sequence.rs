@@ -95,26 +95,38 @@ fn nothing(_: &CellPlan) -> Vec<String> {
 
 /// The order of isolation.
 #[rustfmt::skip]
-pub static SEQUENCE: [Step; 50] = [
+pub static SEQUENCE: [Step; 52] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
         "before any process of the cell exists, so that none ever runs unlimited or uncounted").shows(show_cgroup),
     supervisor("create_landlock_ruleset", cell::create_landlock_ruleset,
         "an empty ruleset denies everything it handles; init adds the paths it makes").when(has_landlock),
+    supervisor("take_network", cell::take_network,
+        "a network namespace that no cell has seen, empty, and owned by nobody in the cell")
+        .when(|plan| plan.namespaces.contains(&"net")),
     supervisor("clone_init", cell::clone_init,
-        "all namespaces at once, from within the image's stage, on v2 straight into the cgroup").shows(show_namespaces),
+        "all other namespaces at once, from within the image's stage, on v2 straight into the cgroup")
+        .shows(show_namespaces),
     supervisor("check_cgroup_membership", cell::check_cgroup_membership,
         "a kernel that ignored the cgroup would give no limits and no error").when(is_v2),
     supervisor("write_id_maps", cell::write_id_maps,
         "only the parent namespace may map ids; setgroups is denied first").shows(show_identity),
     supervisor("release_init", cell::release_init,
-        "init has waited: no step of its own happens under unmapped ids or without limits"),
+        "init has waited: until now it has only shut locks of its own, which need neither ids nor limits"),
 
     init("set_oom_score", init::set_oom_score,
         "the cell dies first when the machine runs out; the file is ours only before the change of user"),
     init("close_descriptors", init::close_descriptors,
         "before anything else runs, so that no descriptor of the supervisor or of another cell is ever in reach"),
+    init("lock_securebits", init::lock_securebits,
+        "no later change of user or exec can bring a capability back; done while the id maps are being written"),
+    init("drop_bounding_set", init::drop_bounding_set,
+        "no file or exec can ever grant a capability again"),
+    init("reset_signals", init::reset_signals,
+        "what the supervisor ignores is inherited over clone and exec; the program starts with defaults"),
+    init("block_child_signals", init::block_child_signals,
+        "init learns of ended children by a descriptor, beside the listener for denied system calls"),
     init("wait_for_id_maps", init::wait_for_id_maps,
         "what follows needs ids that exist in the namespace"),
     init("join_cgroups", init::join_cgroups,
@@ -159,12 +171,6 @@ pub static SEQUENCE: [Step; 50] = [
     init("force_speculation_mitigations", init::force_speculation_mitigations,
         "inherited and locked, so that no process of the cell trains predictors for its neighbours")
         .when(|plan| plan.speculation_store_bypass || plan.speculation_indirect_branch).shows(show_speculation),
-    init("lock_securebits", init::lock_securebits,
-        "no later change of user or exec can bring a capability back; needs CAP_SETPCAP, so before the drop"),
-    init("drop_bounding_set", init::drop_bounding_set,
-        "no file or exec can ever grant a capability again"),
-    init("block_child_signals", init::block_child_signals,
-        "init learns of ended children by a descriptor, beside the listener for denied system calls"),
     init("report_prepared", init::report_prepared,
         "the cell is ready and holds nothing of any run yet"),
     init("receive_start", init::receive_start,
@@ -180,8 +186,8 @@ pub static SEQUENCE: [Step; 50] = [
 
     payload("new_payload_session", payload::new_session,
         "a session and process group apart from init's"),
-    payload("reset_signals", payload::reset_signals,
-        "ignored signals are inherited over exec; the program starts with defaults"),
+    payload("unblock_signals", payload::unblock_signals,
+        "init has blocked the one it reads from a descriptor, and what is blocked stays so over exec"),
     payload("install_streams", payload::install_streams,
         "0, 1 and 2 are the run's own pipes"),
     payload("set_rlimits", payload::set_rlimits,
@@ -361,6 +367,7 @@ mod tests {
     fn the_order_that_security_depends_on_holds() {
         let before = [
             ("create_cgroup", "clone_init"),
+            ("take_network", "clone_init"),
             ("write_id_maps", "release_init"),
             ("close_descriptors", "receive_start"),
             ("join_cgroups", "unshare_cgroup_namespace"),

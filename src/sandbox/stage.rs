@@ -177,11 +177,13 @@ fn build_in_place(source: &ImageSource, privilege: Privilege, overlay: bool) -> 
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("make private", "/"))?;
     // Sources are opened before the stage covers anything.
     let opened = open_sources(source)?;
-    let devices = match privilege {
-        Privilege::Root => Vec::new(),
-        Privilege::Rootless => clone_trees(DEVICES.iter().map(|device| Path::new("/dev").join(device.name)))?,
+    let (devices, host_proc) = match privilege {
+        Privilege::Root => (Vec::new(), None),
+        Privilege::Rootless => {
+            let devices = clone_trees(DEVICES.iter().map(|device| Path::new("/dev").join(device.name)))?;
+            (devices, Some(clone_tree(Path::new("/proc"))?))
+        }
     };
-    let host_proc = clone_tree(Path::new("/proc"))?;
     mount(
         Some("stage"),
         STAGE,
@@ -194,13 +196,13 @@ fn build_in_place(source: &ImageSource, privilege: Privilege, overlay: bool) -> 
     for directory in ["proc", "dev", "empty", "rootfs"] {
         make_directory(Path::new(directory))?;
     }
-    match privilege {
+    match &host_proc {
         // A mount of its own: the host's may have parts covered, which would make it useless to the cells.
-        Privilege::Root => {
+        None => {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mount(Some("proc"), "proc", Some("proc"), flags, none).map_err(failed("mount proc on", "proc"))?;
         }
-        Privilege::Rootless => attach(&host_proc, Path::new("proc"))?,
+        Some(host_proc) => attach(host_proc, Path::new("proc"))?,
     }
     assemble(source, opened, devices, overlay)?;
     // The only way to what lies below is the old root, which is let go of here.

@@ -294,7 +294,7 @@ pub fn set_rlimit(resource: u32, value: u64) -> SysResult<()> {
     check(result).map(drop)
 }
 
-/// Gives every signal its default action and blocks none, whatever the caller's own program had set.
+/// Gives every signal its default action, whatever the caller's own program had set.
 pub fn reset_signals() -> SysResult<()> {
     // SAFETY: sigaction is integers and a nullable function pointer, for which zeroes (SIG_DFL, no flags) are valid.
     let default: raw::kernel_sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -309,6 +309,11 @@ pub fn reset_signals() -> SysResult<()> {
         };
         check(result)?;
     }
+    Ok(())
+}
+
+/// Blocks no signal.
+pub fn unblock_signals() -> SysResult<()> {
     let none = 0u64;
     // SAFETY: the kernel reads eight bytes of signal mask.
     let result = unsafe {

@@ -12,15 +12,18 @@ mod watch;
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 
 pub use watch::{Ended, Watch};
 
 use crate::plan::{CellPlan, Seccomp, WORKDIR};
 use crate::sandbox::cell::{Cell, CellError, IdRange, StepFailure, Workshop};
 use crate::sandbox::cgroup::{self, Backend, CgroupError};
+use crate::sandbox::network::Networks;
 use crate::sandbox::seccomp::{Denial, Policy, Program};
 use crate::sandbox::stage::{ImageSource, Stage, StageError};
 use crate::sandbox::start::{Start, StartFile};
@@ -33,6 +36,7 @@ pub struct Supervisor {
     cgroups: Box<dyn Backend>,
     stages: HashMap<String, Stage>,
     programs: Vec<(Seccomp, Arc<Program>)>,
+    networks: Networks,
     cells_made: u64,
 }
 
@@ -58,7 +62,10 @@ impl Supervisor {
         let setup = |step| move |errno| SupervisorError::Setup { step, errno };
         let ids = match host.privilege {
             Privilege::Root => {
-                nix::unistd::setgroups(&[]).map_err(setup("let go of supplementary groups"))?;
+                // The system call itself: libc's would wait for a thread that makes something ahead.
+                rustix::thread::set_thread_groups(&[])
+                    .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+                    .map_err(setup("let go of supplementary groups"))?;
                 crate::sandbox::probe::id_range()
             }
             Privilege::Rootless => {
@@ -66,7 +73,28 @@ impl Supervisor {
                 IdRange { first: 0, count: 1 }
             }
         };
-        Ok(Supervisor { host: host.clone(), ids, cgroups, stages: HashMap::new(), programs: Vec::new(), cells_made: 0 })
+        Ok(Supervisor {
+            host: host.clone(),
+            ids,
+            cgroups,
+            stages: HashMap::new(),
+            programs: Vec::new(),
+            networks: Networks::open().map_err(setup("open the network namespace"))?,
+            cells_made: 0,
+        })
+    }
+
+    /// Makes now what the next cell will need and what takes long; to be called when there is nothing else to do.
+    pub fn prepare_ahead(&mut self) {
+        if let Err(errno) = self.networks.make_spare() {
+            // The next cell tries again, and fails of it if it must.
+            tracing::debug!(%errno, "no network namespace was made ahead");
+        }
+    }
+
+    /// Takes over a network namespace for the next cell, made by [`crate::sandbox::network::make_aside`].
+    pub fn provide_network(&mut self, network: OwnedFd) {
+        self.networks.provide(network);
     }
 
     /// Makes image `name` available to cells; building its stage happens once.
@@ -92,7 +120,8 @@ impl Supervisor {
         })?;
         self.cells_made += 1;
         let name = format!("cell-{}", self.cells_made);
-        let mut workshop = Workshop { stage, cgroups: &mut *self.cgroups, seccomp, ids: self.ids };
+        let mut workshop =
+            Workshop { stage, networks: &mut self.networks, cgroups: &mut *self.cgroups, seccomp, ids: self.ids };
         Cell::prepare(plan, &name, &mut workshop)
     }
 
@@ -132,11 +161,11 @@ impl Drop for Supervisor {
     }
 }
 
-/// A user namespace in which this process is root and may make mounts and further namespaces, with a mount namespace
-/// that belongs to it: to one of the machine's own it could not return from a stage.
+/// A user namespace in which this process is root and may make mounts and further namespaces; with network and mount
+/// namespaces that belong to it, since it could not return to the machine's own from those it makes for cells.
 fn enter_user_namespace() -> Result<(), Errno> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER | nix::sched::CloneFlags::CLONE_NEWNS)?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
     for (file, content) in
         [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
     {

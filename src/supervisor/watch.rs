@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::plan::{CellPlan, CommandOwner};
-use crate::sandbox::cell::{Cell, CellError, StepFailure};
+use crate::sandbox::cell::{Cell, CellError, StepFailure, trace_time};
 use crate::sandbox::report::Report;
 use crate::sandbox::seccomp::syscall_name;
 use crate::sandbox::sequence::SEQUENCE;
@@ -159,6 +159,9 @@ impl<'a> Watch<'a> {
                 }
                 ready = dead.readable() => {
                     ready?.retain_ready();
+                    if let Some(ended_ns) = self.ended_ns {
+                        trace_time("kernel", "end_cell", sys::monotonic_ns().saturating_sub(ended_ns));
+                    }
                     return Ok(());
                 }
                 // v1 tells first, then kills and counts; the count is what the verdict shows, so it is waited for.
@@ -248,6 +251,11 @@ impl<'a> Watch<'a> {
                 match self.outcome.denied_syscalls.iter_mut().find(|denied| denied.name == name) {
                     Some(denied) => denied.count = denied.count.max(count),
                     None => self.outcome.denied_syscalls.push(DeniedSyscall { name: name.into_owned(), count }),
+                }
+            }
+            Report::Timed { step, nanoseconds } => {
+                if let Some(step) = SEQUENCE.get(usize::from(step)) {
+                    trace_time(step.act.actor(), step.name, nanoseconds);
                 }
             }
             Report::Ended { status, at_ns, init_cpu_ns, reaped_cpu_ns, reaped_memory_bytes } => {

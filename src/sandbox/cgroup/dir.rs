@@ -86,6 +86,13 @@ impl Dir {
         }
     }
 
+    /// Removes a group that holds neither processes nor groups; false leaves it and says nothing of the reason.
+    pub fn remove_at_once(&self, group: &str) -> bool {
+        fault::check("cgroup.remove", self.label)
+            .and_then(|()| rustix::fs::unlinkat(&self.fd, group, AtFlags::REMOVEDIR))
+            .is_ok()
+    }
+
     pub fn write(&self, group: &str, file: &str, value: &str) -> Result<(), CgroupError> {
         let path = join(group, file);
         let written = fault::check("cgroup.write", file).and_then(|()| {

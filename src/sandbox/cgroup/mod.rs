@@ -268,7 +268,12 @@ fn memberships_of(pid: i32) -> Result<Vec<Membership>, CgroupError> {
 }
 
 fn read_proc(path: &str) -> Result<String, CgroupError> {
-    std::fs::read_to_string(path).map_err(|error| {
+    let read = std::fs::File::open(path).and_then(|mut file| {
+        // Nobody can know the size: with room for it, it is read at once rather than 32 bytes at first.
+        let mut text = String::with_capacity(16 << 10);
+        std::io::Read::read_to_string(&mut file, &mut text).map(|_| text)
+    });
+    read.map_err(|error| {
         let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
         dir::kernel(Verb::Read, path.into(), None, errno)
     })

@@ -62,6 +62,10 @@ impl Parent {
     /// Removes the group with whatever is left in it; may be repeated after an error.
     pub fn remove(&self) -> Vec<CgroupError> {
         let mut errors = Vec::new();
+        // All cells are gone as a rule.
+        if self.base.remove_at_once(&self.name) {
+            return errors;
+        }
         destroy(&self.base, &self.name, MAX_DEPTH, &mut errors);
         errors
     }
