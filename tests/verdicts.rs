@@ -744,7 +744,7 @@ fn a_dry_run_tells_every_step_in_order_and_does_nothing() {
     for words in [
         "tmpfs /tmp rw,nosuid,nodev,size=",
         "tmpfs /work",
-        "image host / ro,nosuid,nodev",
+        "overlay / ro,nosuid,nodev over image host",
         "proc /proc ro",
         "tmpfs /dev ro",
         "new namespaces: user pid mount net ipc uts cgroup",

@@ -96,7 +96,8 @@ pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
 fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     let mut stopwatch = Stopwatch::start();
     // Beside what follows, which takes as long.
-    let ahead = (!arguments.dry_run && nix::unistd::geteuid().is_root()).then(Ahead::begin);
+    let wants_cell = !arguments.dry_run && nix::unistd::geteuid().is_root();
+    let ahead = wants_cell.then(Ahead::begin).flatten();
     let is_command = command_is_meant();
     // A bare command has no language.
     let wants_profiles = arguments.language.is_some() || arguments.profile.is_some() || !is_command;
@@ -203,12 +204,14 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
 struct Ahead(std::thread::JoinHandle<Option<OwnedFd>>);
 
 impl Ahead {
-    fn begin() -> Ahead {
-        Ahead(std::thread::spawn(|| {
+    /// `None` where there is no room for a thread; all of it is then made where it is needed.
+    fn begin() -> Option<Ahead> {
+        let thread = std::thread::Builder::new().spawn(|| {
             crate::sandbox::seccomp::Policy::embedded();
             // What cannot be made here is tried again where its failure is told.
             crate::sandbox::network::make_aside().ok()
-        }))
+        });
+        thread.ok().map(Ahead)
     }
 
     /// Waits for the thread: cells are cloned from a process of one thread.

@@ -86,11 +86,15 @@ impl Dir {
         }
     }
 
-    /// Removes a group that holds neither processes nor groups; false leaves it and says nothing of the reason.
-    pub fn remove_at_once(&self, group: &str) -> bool {
-        fault::check("cgroup.remove", self.label)
-            .and_then(|()| rustix::fs::unlinkat(&self.fd, group, AtFlags::REMOVEDIR))
-            .is_ok()
+    /// Removes a group that holds neither processes nor groups; false when it holds some.
+    pub fn remove_if_empty(&self, group: &str) -> Result<bool, CgroupError> {
+        let removed = fault::check("cgroup.remove", self.label)
+            .and_then(|()| rustix::fs::unlinkat(&self.fd, group, AtFlags::REMOVEDIR));
+        match removed {
+            Ok(()) => Ok(true),
+            Err(Errno::BUSY | Errno::NOTEMPTY) => Ok(false),
+            Err(errno) => Err(self.error(Verb::Remove, group, errno)),
+        }
     }
 
     pub fn write(&self, group: &str, file: &str, value: &str) -> Result<(), CgroupError> {

@@ -62,11 +62,13 @@ impl Parent {
     /// Removes the group with whatever is left in it; may be repeated after an error.
     pub fn remove(&self) -> Vec<CgroupError> {
         let mut errors = Vec::new();
-        // All cells are gone as a rule.
-        if self.base.remove_at_once(&self.name) {
-            return errors;
+        // All cells are gone as a rule; only otherwise is the group listed and killed first.
+        match self.base.remove_if_empty(&self.name) {
+            Ok(true) => {}
+            Ok(false) => destroy(&self.base, &self.name, MAX_DEPTH, &mut errors),
+            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {}
+            Err(error) => errors.push(error),
         }
-        destroy(&self.base, &self.name, MAX_DEPTH, &mut errors);
         errors
     }
 }
