@@ -55,9 +55,10 @@ pub fn kilobytes(file: impl AsRef<Path>, keys: &[&str]) -> u64 {
     text.lines().filter_map(value).sum()
 }
 
-/// Memory that the machine could still give away, in kilobytes.
-pub fn available() -> u64 {
-    kilobytes("/proc/meminfo", &["MemAvailable"])
+/// What the kernel itself holds, in kilobytes: objects, stacks, page tables. Unlike the machine's free memory it hardly
+/// moves with what other processes do.
+pub fn kernel() -> u64 {
+    kilobytes("/proc/meminfo", &["SUnreclaim", "Percpu", "KernelStack", "PageTables"])
 }
 
 /// Resident memory of this process, in kilobytes.
