@@ -17,7 +17,7 @@ use measure::{Contestant, Row, Times, in_turn};
 use readings::{Left, kernel, kilobytes, resident};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
-use sandboxd::plan::HOST_IMAGE;
+
 use sandboxd::plan::{CellPlan, Plan, Surroundings, WORKDIR, plan};
 use sandboxd::runner::{self, Input, Sink, Stdin};
 use sandboxd::sandbox::cell::Cell;
@@ -130,9 +130,9 @@ impl Bench {
         let mut machine = Machine::look(&config)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut supervisor = machine.supervisor()?;
-        machine.stage(&mut supervisor, HOST_IMAGE)?;
+        machine.stage(&mut supervisor, "base")?;
         let profiles = Profiles::default();
-        let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: HOST_IMAGE, left_out: &[] };
+        let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: "base", left_out: &[] };
         let request = Request {
             program: Program::Command(command.iter().map(|word| word.as_bytes().to_vec()).collect()),
             limits: LimitsRequest { wall_time: Some(Duration::from_secs(60)), ..LimitsRequest::default() },
@@ -235,7 +235,7 @@ fn whole_processes() -> Outcome {
     let bubblewrap: Vec<&str> = bubblewrap.iter().map(String::as_str).collect();
     let unshare: Vec<&str> = UNSHARE.split_whitespace().chain([TRUE]).collect();
     let mut contestants = vec![
-        Contestant::new("sandboxd run", || spawn(&sandboxd, &["run", "--rootfs", HOST_IMAGE, "--", TRUE])),
+        Contestant::new("sandboxd run", || spawn(&sandboxd, &["run", "--rootfs", "base", "--", TRUE])),
         Contestant::new("bare", || spawn(TRUE, &[])),
     ];
     let mut peer = |name: &'static str, program: &'static str, arguments: Vec<&'static str>| {
@@ -279,7 +279,7 @@ fn whole_processes() -> Outcome {
 
 /// A cell without any layer but its namespaces and its root: what the kernel asks for them, and for two processes and an exec.
 fn namespaces_alone(plan: &CellPlan) -> CellPlan {
-    const WANTED: [&str; 20] = [
+    const WANTED: [&str; 22] = [
         "create_control_socket",
         "take_network",
         "clone_init",
@@ -289,6 +289,8 @@ fn namespaces_alone(plan: &CellPlan) -> CellPlan {
         "unshare_cgroup_namespace",
         "become_init_user",
         "bind_root",
+        "mount_overlays",
+        "enter_root",
         "pivot_root",
         "detach_old_root",
         "block_child_signals",

@@ -90,6 +90,9 @@ impl Supervisor {
             // The next cell tries again, and fails of it if it must.
             tracing::debug!(%errno, "no network namespace was made ahead");
         }
+        if let Err(error) = self.cgroups.prepare_ahead() {
+            tracing::debug!(%error, "no cgroup was made ahead");
+        }
     }
 
     /// Takes over a network namespace for the next cell, made by [`crate::sandbox::network::make_aside`].

@@ -179,6 +179,8 @@ fn begin<I: Images + 'static>(
             Ok(())
         }
         Ok((cell, plan)) => {
+            // While the program runs there is time for what the next cell needs.
+            shared.service.borrow_mut().supervisor.prepare_ahead();
             tokio::task::spawn_local(async move {
                 let mut watch = Watch::new(cell, &plan);
                 let stop = async {

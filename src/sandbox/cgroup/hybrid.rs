@@ -116,7 +116,7 @@ pub(super) fn open(probe: &Probe, name: &str) -> Result<Box<dyn Backend>, Cgroup
     if let Err(error) = trees.prepare() {
         return Err(error.with_cleanup(remove_all(&trees.parents)));
     }
-    Ok(Box::new(Hybrid { trees: Arc::new(trees), swept }))
+    Ok(Box::new(Hybrid { trees: Arc::new(trees), swept, spare: None, spares_made: 0 }))
 }
 
 /// Creates `sandboxd.<pid>` by cgroups-rs, with only our controllers and below our own group: its stock hierarchy
@@ -177,6 +177,9 @@ fn remove_all(parents: &[Parent]) -> Vec<CgroupError> {
 struct Hybrid {
     trees: Arc<Trees>,
     swept: Swept,
+    /// Groups without limits yet, on every hierarchy, that wait for a cell.
+    spare: Option<HybridCell>,
+    spares_made: u64,
 }
 
 /// Our parent groups, one per hierarchy, and which controller is where.
@@ -239,18 +242,23 @@ impl Backend for Hybrid {
                 });
             }
         };
-        let mut cell = HybridCell {
-            trees: Arc::clone(trees),
-            name: name.to_owned(),
-            used: Vec::with_capacity(4),
-            tasks: Vec::with_capacity(4),
-            oom_event: None,
-            refused_before_kill: OnceLock::new(),
+        let mut cell = match self.spare.take() {
+            Some(spare) => spare,
+            None => HybridCell::create(trees, name, cpu.map(|(tree, _)| tree))?,
         };
-        match cell.build(limits, cpu) {
+        match cell.limit(limits, cpu) {
             Ok(()) => Ok(Box::new(cell)),
             Err(error) => Err(error.with_cleanup(cell.remove_groups())),
         }
+    }
+
+    fn prepare_ahead(&mut self) -> Result<(), CgroupError> {
+        if self.spare.is_none() {
+            self.spares_made += 1;
+            let name = format!("spare-{}", self.spares_made);
+            self.spare = Some(HybridCell::create(&self.trees, &name, self.trees.cpu)?);
+        }
+        Ok(())
     }
 
     fn kind(&self) -> Kind {
@@ -262,7 +270,9 @@ impl Backend for Hybrid {
     }
 
     fn close(&mut self) -> Vec<CgroupError> {
-        remove_all(&self.trees.parents)
+        let mut errors = self.spare.take().map(|spare| spare.remove_groups()).unwrap_or_default();
+        errors.extend(remove_all(&self.trees.parents));
+        errors
     }
 }
 
@@ -279,36 +289,56 @@ struct HybridCell {
 }
 
 impl HybridCell {
-    fn build(&mut self, limits: &GroupLimits, cpu: Option<(usize, f64)>) -> Result<(), CgroupError> {
+    /// Groups called `name`, without limits yet, and what a cell needs to join them.
+    fn create(trees: &Arc<Trees>, name: &str, cpu: Option<usize>) -> Result<HybridCell, CgroupError> {
+        let mut cell = HybridCell {
+            trees: Arc::clone(trees),
+            name: name.to_owned(),
+            used: Vec::with_capacity(4),
+            tasks: Vec::with_capacity(4),
+            oom_event: None,
+            refused_before_kill: OnceLock::new(),
+        };
+        match cell.make_groups(cpu) {
+            Ok(()) => Ok(cell),
+            Err(error) => Err(error.with_cleanup(cell.remove_groups())),
+        }
+    }
+
+    fn make_groups(&mut self, cpu: Option<usize>) -> Result<(), CgroupError> {
         let trees = Arc::clone(&self.trees);
-        let name = self.name.clone();
-        for tree in [trees.memory, trees.pids, trees.cpuacct].into_iter().chain(cpu.map(|(tree, _)| tree)) {
+        for tree in [trees.memory, trees.pids, trees.cpuacct].into_iter().chain(cpu) {
             if !self.used.contains(&tree) {
-                trees.parents[tree].group().create(&name)?;
+                trees.parents[tree].group().create(&self.name)?;
                 self.used.push(tree);
             }
         }
-        // memsw may not go below the limit of memory, so that comes first.
-        let memory_bytes = limits.memory_bytes.to_string();
-        trees.memory().write(&name, "memory.limit_in_bytes", &memory_bytes)?;
-        if trees.limits_swap {
-            trees.memory().write(&name, "memory.memsw.limit_in_bytes", &memory_bytes)?;
-        } else {
-            trees.memory().write(&name, "memory.swappiness", "0")?;
-        }
-        if trees.limits_tcp {
-            trees.memory().write(&name, "memory.kmem.tcp.limit_in_bytes", &memory_bytes)?;
-        }
-        trees.pids().write(&name, "pids.max", &limits.pids_max().to_string())?;
-        if let Some((tree, rate)) = cpu {
-            let quota = cpu_quota_us(rate).to_string();
-            trees.parents[tree].group().write(&name, "cpu.cfs_quota_us", &quota)?;
-        }
         if trees.oom_events {
-            self.oom_event = Some(watch_oom(trees.memory(), &name)?);
+            self.oom_event = Some(watch_oom(trees.memory(), &self.name)?);
         }
         for tree in &self.used {
-            self.tasks.push(trees.parents[*tree].group().open_file(&name, "tasks", OFlags::WRONLY)?);
+            self.tasks.push(trees.parents[*tree].group().open_file(&self.name, "tasks", OFlags::WRONLY)?);
+        }
+        Ok(())
+    }
+
+    fn limit(&mut self, limits: &GroupLimits, cpu: Option<(usize, f64)>) -> Result<(), CgroupError> {
+        let (trees, name) = (&self.trees, self.name.as_str());
+        // memsw may not go below the limit of memory, so that comes first.
+        let memory_bytes = limits.memory_bytes.to_string();
+        trees.memory().write(name, "memory.limit_in_bytes", &memory_bytes)?;
+        if trees.limits_swap {
+            trees.memory().write(name, "memory.memsw.limit_in_bytes", &memory_bytes)?;
+        } else {
+            trees.memory().write(name, "memory.swappiness", "0")?;
+        }
+        if trees.limits_tcp {
+            trees.memory().write(name, "memory.kmem.tcp.limit_in_bytes", &memory_bytes)?;
+        }
+        trees.pids().write(name, "pids.max", &limits.pids_max().to_string())?;
+        if let Some((tree, rate)) = cpu {
+            let quota = cpu_quota_us(rate).to_string();
+            trees.parents[tree].group().write(name, "cpu.cfs_quota_us", &quota)?;
         }
         Ok(())
     }

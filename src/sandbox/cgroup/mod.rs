@@ -119,6 +119,10 @@ pub struct Missing {
 pub trait Backend: Send + fmt::Debug {
     /// Makes a limited, empty group; `name` is unique among the living cells.
     fn create_cell(&mut self, name: &str, limits: &GroupLimits) -> Result<Box<dyn CellGroup>, CgroupError>;
+    /// Makes now what the next cell will need, where that takes long; it may serve one cell only, like any group.
+    fn prepare_ahead(&mut self) -> Result<(), CgroupError> {
+        Ok(())
+    }
     fn kind(&self) -> Kind;
     /// What `open` found of dead owners.
     fn swept(&self) -> &Swept;
