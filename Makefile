@@ -4,6 +4,8 @@ CARGO   ?= cargo
 # Images are built here; a second build of the same recipes takes a millisecond.
 STORE   ?= /var/lib/sandboxd/rootfs
 RELEASE := target/release/sandboxd
+# Linked statically (and position-independent): a run at the terminal starts 0.4 to 0.8 ms sooner, which is a tenth of it.
+BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test bench rootfs rootfs-all check lint man install clean
@@ -13,7 +15,7 @@ help: ## Show this list
 
 build: ## Build the program: target/release/sandboxd
 	@scripts/setup cc
-	$(CARGO) build --release
+	$(BUILD_RELEASE)
 
 run: build ## Run examples/hello.py in a complete sandbox
 	@scripts/setup mmdebstrap mkfs.erofs
@@ -22,14 +24,16 @@ run: build ## Run examples/hello.py in a complete sandbox
 
 test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
 	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare
-	$(CARGO) build --release
+	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
 
 bench: ## Measure cells against the bare command and bubblewrap (minutes)
 	@scripts/setup cc mmdebstrap mkfs.erofs bwrap
-	$(CARGO) build --release
-	$(CARGO) bench
+	$(BUILD_RELEASE)
+	@# Cargo links its own again before it measures.
+	cp $(RELEASE) target/sandboxd-measured
+	SANDBOXD_BIN=$(CURDIR)/target/sandboxd-measured $(CARGO) bench
 
 rootfs: build ## Build the images of all languages known to this version
 	@scripts/setup mmdebstrap mkfs.erofs npm
