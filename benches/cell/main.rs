@@ -320,7 +320,7 @@ fn cells() -> Outcome {
         Contestant {
             // As in a service, which makes it while it waits for something else.
             before: Box::new(|| bench.borrow_mut().supervisor.prepare_ahead()),
-            ..Contestant::new("cell, its network made ahead", || bench.borrow_mut().cell(&start, &null))
+            ..Contestant::new("cell, its network and cgroup made ahead", || bench.borrow_mut().cell(&start, &null))
         },
         Contestant {
             // As from a pool: all that is left is to start, wait and destroy.
