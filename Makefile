@@ -23,7 +23,7 @@ run: build ## Run examples/hello.py in a complete sandbox
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
 test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare
+	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare python3
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
