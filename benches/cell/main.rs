@@ -17,8 +17,7 @@ use measure::{Contestant, Row, Times, in_turn};
 use readings::{Left, kernel, kilobytes, resident};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
-
-use sandboxd::plan::{CellPlan, Plan, Surroundings, WORKDIR, plan};
+use sandboxd::plan::{CellPlan, HOST_IMAGE, Plan, Surroundings, WORKDIR, plan};
 use sandboxd::runner::{self, Input, Sink, Stdin};
 use sandboxd::sandbox::cell::Cell;
 use sandboxd::sandbox::report::Report;
@@ -117,7 +116,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// A supervisor with the image `host` staged and the plan of one command; as small as a process with them can be.
+/// A supervisor with one image staged and the plan of one command; as small as a process with them can be.
 struct Bench {
     supervisor: Supervisor,
     plan: Plan,
@@ -130,9 +129,11 @@ impl Bench {
         let mut machine = Machine::look(&config)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut supervisor = machine.supervisor()?;
-        machine.stage(&mut supervisor, "base")?;
+        // As a service has it; where no image is built, the machine's own programs.
+        let rootfs = machine.choose_rootfs(None, Some("base"))?;
+        machine.stage(&mut supervisor, &rootfs)?;
         let profiles = Profiles::default();
-        let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: "base", left_out: &[] };
+        let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: &rootfs, left_out: &[] };
         let request = Request {
             program: Program::Command(command.iter().map(|word| word.as_bytes().to_vec()).collect()),
             limits: LimitsRequest { wall_time: Some(Duration::from_secs(60)), ..LimitsRequest::default() },
@@ -235,7 +236,7 @@ fn whole_processes() -> Outcome {
     let bubblewrap: Vec<&str> = bubblewrap.iter().map(String::as_str).collect();
     let unshare: Vec<&str> = UNSHARE.split_whitespace().chain([TRUE]).collect();
     let mut contestants = vec![
-        Contestant::new("sandboxd run", || spawn(&sandboxd, &["run", "--rootfs", "base", "--", TRUE])),
+        Contestant::new("sandboxd run", || spawn(&sandboxd, &["run", "--rootfs", HOST_IMAGE, "--", TRUE])),
         Contestant::new("bare", || spawn(TRUE, &[])),
     ];
     let mut peer = |name: &'static str, program: &'static str, arguments: Vec<&'static str>| {

@@ -6,7 +6,7 @@
 /// One message of init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// Every step up to the wait for a program is done.
+    /// Every step up to the wait for a program is done; left unsaid when the program is there already.
     Prepared,
     /// The work directory of a compile step comes with this message.
     Workdir,

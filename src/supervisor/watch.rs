@@ -147,12 +147,12 @@ impl<'a> Watch<'a> {
             let look = self.next_look;
             tokio::select! {
                 biased;
-                // A report of the payload's end that is there already wins over any limit.
-                ready = control.readable(), if !hung_up => {
+                // Only the start is waited for: what init reports later is read when something else happens, and at the
+                // latest when the cell is dead.
+                ready = control.readable(), if !hung_up && self.started.is_none() => {
                     ready?.clear_ready();
-                    let before = self.started.is_some();
                     hung_up = !self.take_reports();
-                    if !before && let Some((_, at)) = self.started {
+                    if let Some((_, at)) = self.started {
                         deadline = at + self.plan.limits.wall_time;
                         self.next_look = Some(at + self.pause_for(self.plan.limits.cpu_time));
                     }
@@ -191,6 +191,8 @@ impl<'a> Watch<'a> {
 
     /// Ends the cell for `reason`, unless its payload has ended by itself already.
     fn stop(&mut self, reason: Stop) {
+        // A report of the payload's end that is there already wins over any limit.
+        self.take_reports();
         if self.ended_ns.is_none() && self.outcome.stop.is_none() {
             self.outcome.stop = Some(reason);
         }
