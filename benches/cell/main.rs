@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use measure::{Contestant, Row, Times, in_turn};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use readings::{Left, kernel, kilobytes, resident};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
@@ -23,6 +24,7 @@ use sandboxd::sandbox::cell::Cell;
 use sandboxd::sandbox::report::Report;
 use sandboxd::sandbox::sequence::SEQUENCE;
 use sandboxd::sandbox::start::Start;
+use sandboxd::sandbox::sys::{self, PointerArray};
 use sandboxd::supervisor::{Supervisor, Watch};
 use sandboxd::words::limits::LimitsRequest;
 use sandboxd::words::profile::Profiles;
@@ -202,6 +204,21 @@ fn spawn(program: &str, arguments: &[&str]) {
     assert!(status.success(), "{program} {arguments:?}: {status}");
 }
 
+/// The bare thing: a fork of this small process, an exec, a wait, and nothing else.
+fn fork_and_execute(program: &std::ffi::CStr) {
+    let mut arguments = PointerArray::with_capacity(1);
+    let mut environment = PointerArray::with_capacity(1);
+    let filled = arguments.fill([program].into_iter()).and_then(|()| environment.fill(std::iter::empty()));
+    filled.unwrap_or_else(|errno| panic!("{errno}"));
+    let execute = || {
+        sys::execve(program, &arguments, &environment);
+        127
+    };
+    let child = sys::clone_init(0, None, execute).unwrap_or_else(|errno| panic!("{errno}"));
+    let ended = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+    assert!(matches!(ended, Ok(WaitStatus::Exited(_, 0))), "{ended:?}");
+}
+
 fn on_this_machine(program: &str) -> bool {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .any(|directory| directory.join(program).exists())
@@ -315,7 +332,8 @@ fn cells() -> Outcome {
     let whole = bench.borrow().plan.run.clone();
     let waiting = std::cell::RefCell::new(Vec::new());
     let mut contestants = [
-        Contestant::new("bare fork+exec+wait", || spawn(TRUE, &[])),
+        Contestant::new("bare fork+exec+wait", || fork_and_execute(c"/usr/bin/true")),
+        Contestant::new("posix_spawn by std", || spawn(TRUE, &[])),
         Contestant::new("floor: namespaces and root alone", || bench.borrow_mut().cell_of(&floor, &start, &null)),
         Contestant::new("cell, nothing made ahead", || bench.borrow_mut().cell(&start, &null)),
         Contestant {

@@ -273,7 +273,7 @@ pub fn describe(additions: &[SyscallAddition], notify: bool) -> Vec<String> {
         let heading = match row.verdict {
             SyscallVerdict::Allow => "allow".to_owned(),
             SyscallVerdict::AllowUnless(_) => {
-                lines.push(format!("allow {} {}", row.name, row.verdict));
+                lines.push(format!("{} {}", row.name, row.verdict));
                 continue;
             }
             SyscallVerdict::Answer(errno) => format!("{errno:?}"),
