@@ -15,6 +15,7 @@ use sandboxd::sandbox::message;
 use sandboxd::supervisor::protocol::{
     FileWire, FromSupervisor, Job, LimitsWire, OutcomeWire, StopWire, ToSupervisor, decode, encode,
 };
+use sandboxd::words::verdict::{Exit, Stop};
 
 /// A supervisor process and the front's end of its socket.
 struct Front {
@@ -352,4 +353,55 @@ fn file_locks_reach_from_cell_to_cell_only_by_what_the_stage_holds() {
         }
         assert!(sees("base", "/dev/null"), "/dev/null is a cell's own now: turn this round");
     }
+}
+
+#[test]
+fn the_client_runs_stops_and_learns_of_a_lost_supervisor() {
+    use sandboxd::supervisor::client::{Client, Reply};
+    if !common::is_root() {
+        return;
+    }
+    let mut front = Front::start();
+    let socket = front.socket.take().expect("the front has not hung up");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, answers) = Client::connect(socket).unwrap();
+        let answers = tokio::spawn(answers);
+        let null: OwnedFd = File::options().read(true).write(true).open("/dev/null").unwrap().into();
+        let content = bundle(b"", true);
+        let descriptors = || [null.as_fd(), null.as_fd(), null.as_fd(), content.as_fd()];
+        let never = std::future::pending;
+
+        // Several at once, each with its own answer.
+        let scripts = ["exit 1", "exit 2", "exit 3"];
+        let [one, two, three] = scripts.map(|script| client.run(shell(0, script), descriptors(), never()));
+        for (reply, code) in [one.await, two.await, three.await].into_iter().zip(1..) {
+            assert!(
+                matches!(&reply, Reply::Ended { outcome, .. } if outcome.exit == Some(Exit::Code(code))),
+                "{reply:?}"
+            );
+        }
+        let unknown = Job { language: Some("klingon".to_owned()), ..shell(0, "true") };
+        let reply = client.run(unknown, descriptors(), never()).await;
+        assert!(matches!(&reply, Reply::Refused { field, .. } if field == "language"), "{reply:?}");
+
+        let soon = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            StopWire::Canceled
+        };
+        let reply = client.run(shell(0, "exec sleep 60"), descriptors(), soon).await;
+        assert!(matches!(&reply, Reply::Ended { outcome, .. } if outcome.stop == Some(Stop::Canceled)), "{reply:?}");
+
+        // Whoever waits when the supervisor dies is told so.
+        let pid = nix::unistd::Pid::from_raw(front.process.id() as i32);
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        };
+        let (reply, ()) = tokio::join!(client.run(shell(0, "exec sleep 60"), descriptors(), never()), killer);
+        assert!(matches!(reply, Reply::Lost), "{reply:?}");
+        // The end of the stream, or its reset.
+        let _ended = answers.await.unwrap();
+    });
+    front.process.wait().unwrap();
 }
