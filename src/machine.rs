@@ -159,8 +159,12 @@ impl Machine {
     /// # Errors
     /// The image vanished meanwhile, or cannot be mounted.
     pub fn stage(&self, supervisor: &mut Supervisor, name: &str) -> Result<(), MachineError> {
+        // Once is enough, and asking what an image is made of is not free: a service comes here with every run.
+        if supervisor.is_staged(name) {
+            return Ok(());
+        }
         let source = self.image_source(name)?;
-        supervisor.stage(name, || source).map_err(|error| MachineError::Stage { image: name.to_owned(), error })
+        supervisor.stage(name, &source).map_err(|error| MachineError::Stage { image: name.to_owned(), error })
     }
 
     /// The operator's directory of recipes, if there is one.

@@ -100,15 +100,18 @@ impl Supervisor {
         self.networks.provide(network);
     }
 
-    /// Makes image `name` available to cells; building its stage happens once.
+    /// Whether cells can be made from image `name` already.
+    pub fn is_staged(&self, name: &str) -> bool {
+        self.stages.contains_key(name)
+    }
+
+    /// Makes image `name` available to cells.
     ///
     /// # Errors
     /// What could not be mounted.
-    pub fn stage(&mut self, name: &str, source: impl FnOnce() -> ImageSource) -> Result<(), StageError> {
-        if !self.stages.contains_key(name) {
-            let stage = Stage::build(&source(), self.host.privilege, self.host.overlay)?;
-            self.stages.insert(name.to_owned(), stage);
-        }
+    pub fn stage(&mut self, name: &str, source: &ImageSource) -> Result<(), StageError> {
+        let stage = Stage::build(source, self.host.privilege, self.host.overlay)?;
+        self.stages.insert(name.to_owned(), stage);
         Ok(())
     }
 
