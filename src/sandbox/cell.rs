@@ -394,6 +394,8 @@ pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
     *child = Some(made);
     if let Some(group) = group {
         group.adopt(pid)?;
+        // init has its own copies of what it joins by.
+        group.joined();
     }
     Ok(())
 }

@@ -228,14 +228,10 @@ pub(super) fn write_files(image: &mut ChildImage) -> Step {
     if reader.files == 0 {
         return Ok(());
     }
-    for _ in 0..reader.rlimits {
-        reader.rlimit()?;
-    }
+    reader.skip_rlimits()?;
     let owner = (Uid::from_raw(image.payload_id), Gid::from_raw(image.payload_id));
     let mut remaining = reader;
-    for _ in 0..reader.files {
-        remaining.file()?;
-    }
+    remaining.skip_files()?;
     let workdir =
         nix::fcntl::open(remaining.string()?, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     for _ in 0..reader.files {

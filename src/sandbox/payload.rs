@@ -40,7 +40,9 @@ pub(super) fn set_rlimits(image: &mut ChildImage) -> Step {
 }
 
 pub(super) fn enter_workdir(image: &mut ChildImage) -> Step {
-    let mut reader = after_files(image)?;
+    let mut reader = reader(image)?;
+    reader.skip_rlimits()?;
+    reader.skip_files()?;
     nix::unistd::chdir(reader.string()?)
 }
 
@@ -76,7 +78,8 @@ pub(super) fn execute(image: &mut ChildImage) -> Step {
     let message = image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?;
     let mut reader = StartReader::new(message)?;
     let (candidates, arguments, environment) = (reader.candidates, reader.arguments, reader.environment);
-    skip_to_workdir(&mut reader)?;
+    reader.skip_rlimits()?;
+    reader.skip_files()?;
     reader.string()?;
     let candidates = reader.strings(candidates)?;
     image.arguments.fill(reader.strings(arguments)?)?;
@@ -97,20 +100,4 @@ pub(super) fn execute(image: &mut ChildImage) -> Step {
 
 fn reader(image: &ChildImage) -> Result<StartReader<'_>, Errno> {
     StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)
-}
-
-fn after_files(image: &ChildImage) -> Result<StartReader<'_>, Errno> {
-    let mut reader = reader(image)?;
-    skip_to_workdir(&mut reader)?;
-    Ok(reader)
-}
-
-fn skip_to_workdir(reader: &mut StartReader<'_>) -> Step {
-    for _ in 0..reader.rlimits {
-        reader.rlimit()?;
-    }
-    for _ in 0..reader.files {
-        reader.file()?;
-    }
-    Ok(())
 }

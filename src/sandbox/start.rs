@@ -107,6 +107,22 @@ impl<'a> StartReader<'a> {
         Ok((self.string()?, mode, bytes))
     }
 
+    /// Passes over the limits.
+    pub fn skip_rlimits(&mut self) -> Result<(), Errno> {
+        for _ in 0..self.rlimits {
+            self.rlimit()?;
+        }
+        Ok(())
+    }
+
+    /// Passes over the files; the limits must have been read.
+    pub fn skip_files(&mut self) -> Result<(), Errno> {
+        for _ in 0..self.files {
+            self.file()?;
+        }
+        Ok(())
+    }
+
     pub fn string(&mut self) -> Result<&'a CStr, Errno> {
         let string = CStr::from_bytes_until_nul(self.bytes).map_err(|_| Errno::EBADMSG)?;
         self.bytes = self.bytes.get(string.count_bytes() + 1..).ok_or(Errno::EBADMSG)?;

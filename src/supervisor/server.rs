@@ -19,7 +19,7 @@ use tokio::task::LocalSet;
 use super::protocol::{FileWire, FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode};
 use super::{Supervisor, Watch, files, start_of};
 use crate::plan::{CellPlan, Surroundings, plan, select_profile};
-use crate::sandbox::cell::{CellError, StepFailure};
+use crate::sandbox::cell::CellError;
 use crate::sandbox::{message, sys};
 use crate::words::host::Host;
 use crate::words::profile::Profiles;
@@ -154,7 +154,6 @@ fn begin<I: Images + 'static>(
     descriptors: [Option<OwnedFd>; 4],
 ) -> Result<(), (u64, RequestError)> {
     let number = job.job;
-    let with_number = |error| (number, error);
     let (stop, stopped) = oneshot::channel();
     {
         let mut running = shared.running.borrow_mut();
@@ -172,7 +171,7 @@ fn begin<I: Images + 'static>(
     match prepared {
         Err(Problem::Request(error)) => {
             shared.running.borrow_mut().remove(&number);
-            Err(with_number(error))
+            Err((number, error))
         }
         Err(Problem::Cell(error)) => {
             tokio::task::spawn_local(async move { answer_failure(&shared, number, &error).await });
@@ -302,10 +301,4 @@ fn collect(workdir: Option<&OwnedFd>, plan: &CellPlan) -> Result<(Vec<FileWire>,
         bytes,
     };
     Ok((bundle.table.into_iter().map(wire).collect(), bundle.content))
-}
-
-impl From<StepFailure> for Problem {
-    fn from(failure: StepFailure) -> Problem {
-        Problem::Cell(CellError::new("receive_start", failure))
-    }
 }
