@@ -7,6 +7,7 @@ pub mod host;
 pub mod limits;
 pub mod profile;
 pub mod request;
+pub mod settings;
 pub mod suggest;
 pub mod toml_error;
 pub mod verdict;
