@@ -15,7 +15,7 @@ use crate::api::native;
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
-use crate::runner::{self, Input, Sink, Stdin};
+use crate::runner::{self, InProcess, Input, Sink, Stdin};
 use crate::sandbox::cell::{CellError, StepFailure, trace_time};
 use crate::sandbox::sequence;
 use crate::sandbox::sys::monotonic_ns;
@@ -134,7 +134,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     stopwatch.lap("plan");
 
     let id = uuid::Uuid::now_v7().to_string();
-    let input = Input { files: sources.iter().collect(), stdin };
+    let input = Input { files: sources.iter().collect(), stdin, compiled: None };
     let runtime = super::event_loop().map_err(|error| {
         let failure = Failure::new(format!("failed to start the event loop: {error}"));
         Failure {
@@ -159,7 +159,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         }
         stopwatch.lap("wait_for_thread");
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
-        let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
+        let result = runner::run(&mut InProcess(&mut supervisor), &plan, input, &mut sink, interrupted).await;
         stopwatch.lap("run");
         let version = match (&result, json, profile) {
             (Ok(_), true, Some(profile)) => {
@@ -279,6 +279,7 @@ fn request_of(arguments: RunArguments, is_command: bool) -> Result<(Request, Vec
             ..LimitsRequest::default()
         },
         rootfs: arguments.rootfs,
+        files_out: Vec::new(),
     };
     Ok((request, sources))
 }

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use super::protocol::{FileWire, FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode};
+use super::protocol::{FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode, wire_of};
 use super::{Supervisor, Watch, files, start_of};
 use crate::plan::{CellPlan, Surroundings, plan, select_profile};
 use crate::sandbox::cell::CellError;
@@ -24,7 +24,7 @@ use crate::sandbox::{message, sys};
 use crate::words::host::Host;
 use crate::words::profile::Profiles;
 use crate::words::request::RequestError;
-use crate::words::verdict::{Exit, Stop};
+use crate::words::verdict::Stop;
 
 /// Answers waiting for the front to read them. When it does not, the supervisor stops reading it.
 const ANSWERS_MAX: usize = 64;
@@ -194,21 +194,12 @@ fn begin<I: Images + 'static>(
                         for problem in ended.cleanup {
                             tracing::error!(job = number, problem, "left over");
                         }
-                        let mut outcome = OutcomeWire::from(&ended.outcome);
-                        let mut carried = (Vec::new(), None);
-                        if !plan.artifacts.is_empty() && ended.outcome.exit == Some(Exit::Code(0)) {
-                            match collect(watch.take_workdir().as_ref(), &plan) {
-                                Ok((table, content)) => carried = (table, Some(content)),
-                                // Left no artefact: the front sees none and says so.
-                                Err(problem) => {
-                                    tracing::debug!(job = number, problem, "no artefacts");
-                                    outcome.exit_code = Some(1);
-                                }
-                            }
-                        }
+                        let carried = files::carry(&plan.files_out, &ended.outcome, || watch.take_workdir());
                         shared.running.borrow_mut().remove(&number);
-                        let ended = FromSupervisor::Ended { job: number, outcome, artifacts: carried.0 };
-                        let _gone = shared.answers.send((ended, carried.1)).await;
+                        let files = carried.files.as_ref().map(|bundle| wire_of(&bundle.table)).unwrap_or_default();
+                        let outcome = OutcomeWire::from(&ended.outcome);
+                        let ended = FromSupervisor::Ended { job: number, outcome, files, problems: carried.problems };
+                        let _gone = shared.answers.send((ended, carried.files.map(|bundle| bundle.content))).await;
                     }
                 }
             });
@@ -290,15 +281,4 @@ fn check_bundle(content: &OwnedFd, bytes: u64) -> Result<(), RequestError> {
         Ok(stat) if stat.st_size as u64 == bytes => Ok(()),
         _ => refuse("the files' contents have another size than their table says"),
     }
-}
-
-fn collect(workdir: Option<&OwnedFd>, plan: &CellPlan) -> Result<(Vec<FileWire>, OwnedFd), String> {
-    let artifacts = files::collect(workdir, &plan.artifacts)?;
-    let bundle = files::bundle(&[], &artifacts).map_err(|error| error.to_string())?;
-    let wire = |(name, mode, bytes): (std::ffi::CString, u32, u64)| FileWire {
-        name: name.to_string_lossy().into_owned(),
-        mode,
-        bytes,
-    };
-    Ok((bundle.table.into_iter().map(wire).collect(), bundle.content))
 }
