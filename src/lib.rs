@@ -39,14 +39,17 @@
 //! - What a host cannot enforce is settled in the plan and reported in every verdict.
 //! - The process that makes cells has one thread.
 
+pub mod answer;
 pub mod api;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod history;
 pub mod machine;
 pub mod plan;
 pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
+pub mod service;
 pub mod supervisor;
 pub mod words;

@@ -375,7 +375,7 @@ fn the_client_runs_stops_and_learns_of_a_lost_supervisor() {
             .start(job, descriptors())
             .await
         {
-            Ok(running) => running.wait(stop).await,
+            Ok(running) => running.wait(stop, &mut tokio::sync::mpsc::channel(1).1).await,
             Err(reply) => reply,
         };
 

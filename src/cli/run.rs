@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_SANDBOX_FAILED, RunArguments, say, say_error, say_hint, say_warning};
-use crate::api::native;
+use crate::answer;
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
@@ -178,7 +178,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         Ok(result) => result,
         Err(error) => {
             let failure = explain(&error, &plan);
-            let answer = native::sandbox_error(id, &plan, failure.message.clone());
+            let answer = answer::without_run(id, Status::SandboxError, &plan, failure.message.clone());
             return Err(Failure { answer: serde_json::to_string(&answer).ok(), ..failure });
         }
     };
@@ -190,7 +190,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         None => exit_code(&result),
     };
     if json {
-        let answer = native::answer(id, version, &plan, result);
+        let answer = answer::answer(id, version, &plan, result);
         let text =
             serde_json::to_string(&answer).map_err(|error| Failure::new(format!("failed to write JSON: {error}")))?;
         print_answer(&text)?;

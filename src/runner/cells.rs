@@ -4,6 +4,8 @@ use std::future::Future;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::streams::{Far, StepKind};
 use crate::plan::CellPlan;
 use crate::sandbox::cell::{CellError, StepFailure};
@@ -75,6 +77,8 @@ impl Cells for InProcess<'_> {
 pub struct Remote<'a> {
     pub client: &'a Arc<Client>,
     pub request: &'a Request,
+    /// Signals for the program, by number.
+    pub signals: &'a mut mpsc::Receiver<i32>,
 }
 
 /// Why a supervisor gave no outcome.
@@ -112,7 +116,7 @@ impl Cells for Remote<'_> {
             }
         };
         let reply = match started {
-            Ok(running) => running.wait(stop).await,
+            Ok(running) => running.wait(stop, self.signals).await,
             Err(reply) => reply,
         };
         match reply {

@@ -30,6 +30,15 @@ pub enum Stream {
     Stderr,
 }
 
+impl Stream {
+    pub fn word(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
     Compile,

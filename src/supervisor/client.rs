@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::files::{Bundle, Carried};
 use super::protocol::{FromSupervisor, Job, MESSAGE_BYTES_MAX, StopWire, ToSupervisor, decode, encode, table_of};
@@ -159,20 +159,25 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for the end of the job; `stop` ends it early.
-    pub async fn wait(mut self, stop: impl Future<Output = StopWire>) -> Reply {
+    /// Waits for the end of the job; `stop` ends it early, and `signals` go to its program.
+    pub async fn wait(mut self, stop: impl Future<Output = StopWire>, signals: &mut mpsc::Receiver<i32>) -> Reply {
         tokio::pin!(stop);
-        let reply = tokio::select! {
-            reply = &mut self.answered => reply,
-            reason = &mut stop => {
-                let stop = encode(&ToSupervisor::Stop { job: self.number, reason });
-                if let Some(bytes) = stop && self.client.send(&bytes, &[]).await.is_err() {
-                    return Reply::Lost;
+        let mut stopped = false;
+        loop {
+            let message = tokio::select! {
+                reply = &mut self.answered => return reply.unwrap_or(Reply::Lost),
+                reason = &mut stop, if !stopped => {
+                    stopped = true;
+                    ToSupervisor::Stop { job: self.number, reason }
                 }
-                (&mut self.answered).await
+                Some(signal) = signals.recv() => ToSupervisor::Signal { job: self.number, signal },
+            };
+            if let Some(bytes) = encode(&message)
+                && self.client.send(&bytes, &[]).await.is_err()
+            {
+                return Reply::Lost;
             }
-        };
-        reply.unwrap_or(Reply::Lost)
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub enum ToSupervisor {
     Start(Box<Job>),
     /// Ends a running job.
     Stop { job: u64, reason: StopWire },
+    /// A signal, by number, for the program of a running job.
+    Signal { job: u64, signal: i32 },
 }
 
 /// From the supervisor.

@@ -119,6 +119,7 @@ async fn read_front<I: Images + 'static>(socket: &AsyncFd<OwnedFd>, shared: &Rc<
                     let _ended = stop.send(reason.into());
                 }
             }
+            Some(ToSupervisor::Signal { .. }) => {}
             None => refuse(shared, 0, "message", "the message is none of this protocol").await,
         }
     }
