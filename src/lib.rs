@@ -20,6 +20,7 @@
 //! sandbox    rootfs     cells;  images (neither knows the other)
 //! supervisor            makes, watches and destroys cells, on one thread
 //! runner                one run with its streams, compile step first
+//! history               what was run and what came of it, kept in a database
 //! config                the only reader of configuration files and environment
 //! machine               this machine under a configuration: limits, images, versions
 //! check                 what the machine can enforce, measured in cells
