@@ -110,10 +110,19 @@ impl Config {
 
     /// Every profile that is whole, and what is wrong with the others.
     pub fn profiles(&self) -> (Profiles, Vec<TomlError>) {
+        let (profiles, problems, _) = self.profiles_and_texts();
+        (profiles, problems)
+    }
+
+    /// As [`Config::profiles`], and the file name and text of each profile that is whole.
+    pub fn profiles_and_texts(&self) -> (Profiles, Vec<TomlError>, Vec<(String, String)>) {
         let mut profiles = Profiles::default();
         let mut problems = Vec::new();
-        let mut add =
-            |file: &str, text: &str| Profile::parse(file, text).and_then(|profile| profiles.add(profile, file)).err();
+        let mut texts = Vec::new();
+        let mut add = |file: &str, text: &str| {
+            let added = Profile::parse(file, text).and_then(|profile| profiles.add(profile, file));
+            added.map(|()| texts.push((file.to_owned(), text.to_owned()))).err()
+        };
         for (file, text) in EMBEDDED_PROFILES {
             problems.extend(add(file, text));
         }
@@ -129,7 +138,7 @@ impl Config {
                 Err(error) => problems.push(TomlError::new(&path.display().to_string(), 1, error.to_string())),
             }
         }
-        (profiles, problems)
+        (profiles, problems, texts)
     }
 }
 

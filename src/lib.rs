@@ -45,6 +45,7 @@ pub mod api;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod history;
 pub mod machine;
 pub mod plan;

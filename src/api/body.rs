@@ -157,7 +157,9 @@ mod tests {
     fn other_content_types_are_refused_by_name() {
         let mut headers = HeaderMap::new();
         assert_eq!(check_content_type(&headers).unwrap_err().class, Class::UnsupportedMediaType);
-        for (kind, ok) in [("application/json; charset=utf-8", true), ("application/problem+json", true), ("text/plain", false)] {
+        for (kind, ok) in
+            [("application/json; charset=utf-8", true), ("application/problem+json", true), ("text/plain", false)]
+        {
             headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
             assert_eq!(check_content_type(&headers).is_ok(), ok, "{kind}");
         }

@@ -106,7 +106,11 @@ fn address(current: &Current, Peer(peer): Peer, headers: &HeaderMap) -> String {
     if !trusted(&peer) {
         return peer.to_string();
     }
-    let hops = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let hops = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     let hops: Vec<Option<IpAddr>> = hops.map(|hop| hop.trim().parse().ok()).collect();
     for hop in hops.into_iter().rev() {
         match hop {

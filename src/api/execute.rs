@@ -265,8 +265,13 @@ pub fn submission(body: ExecuteBody, caller: Caller, request_id: String) -> Resu
         encoding.decode(text).map_err(|why| Refusal::bad("bad_encoding", field, format!("{field}: {why}")))
     };
     let (mut request, files) = match (body.code, body.files) {
-        (Some(_), Some(_)) => return Err(Refusal::bad("code_and_files", "files", "both code and files are given; choose one")),
-        (None, None) => return Err(Refusal::bad("code_required", "code", "code is missing").hint("give the program's text as `code`, or `files`")),
+        (Some(_), Some(_)) => {
+            return Err(Refusal::bad("code_and_files", "files", "both code and files are given; choose one"));
+        }
+        (None, None) => {
+            return Err(Refusal::bad("code_required", "code", "code is missing")
+                .hint("give the program's text as `code`, or `files`"));
+        }
         (Some(code), None) => {
             let name = body.entry.unwrap_or_default();
             single_file(body.language, SourceFile { name, content: code.into_bytes() })
@@ -292,16 +297,16 @@ pub fn submission(body: ExecuteBody, caller: Caller, request_id: String) -> Resu
     request.files_out = body.files_out;
     let stdin = match (body.interactive, body.stdin) {
         (true, None) => Feed::Interactive,
-        (true, Some(_)) => return Err(Refusal::bad("bad_request", "stdin", "interactive runs get their stdin in messages")),
+        (true, Some(_)) => {
+            return Err(Refusal::bad("bad_request", "stdin", "interactive runs get their stdin in messages"));
+        }
         (false, stdin) => Feed::Bytes(encoded(stdin.unwrap_or_default(), body.stdin_encoding, "stdin")?.into()),
     };
     Ok(Submission { request, files, stdin, caller, dialect: "native", request_id, extract: None })
 }
 
 fn limits(asked: &LimitsBody, timeout: Option<f64>) -> Result<LimitsRequest, Refusal> {
-    let time = |name: &str, milliseconds: Option<f64>| {
-        milliseconds.map(|value| duration_ms(name, value)).transpose()
-    };
+    let time = |name: &str, milliseconds: Option<f64>| milliseconds.map(|value| duration_ms(name, value)).transpose();
     let wall_time = match (asked.wall_time_ms, timeout) {
         (Some(value), _) => Some(duration_ms("limits.wall_time_ms", value)?),
         (None, Some(value)) if value <= 60.0 => Some(duration_ms("timeout", value * 1e3)?),
@@ -349,7 +354,9 @@ impl Encoding {
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks(2);
-    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?, 16).ok()).collect()
+    digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?, 16).ok())
+        .collect()
 }
 
 #[utoipa::path(

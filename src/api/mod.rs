@@ -87,8 +87,14 @@ fn cors(origins: &[String]) -> CorsLayer {
         [only] if only == "*" => AllowOrigin::any(),
         origins => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
     };
-    let headers = [header::CONTENT_TYPE, header::AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("last-event-id")];
-    let exposed = ["x-request-id", "x-execution-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "retry-after"];
+    let headers = [
+        header::CONTENT_TYPE,
+        header::AUTHORIZATION,
+        HeaderName::from_static("x-api-key"),
+        HeaderName::from_static("last-event-id"),
+    ];
+    let exposed =
+        ["x-request-id", "x-execution-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "retry-after"];
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])

@@ -5,6 +5,7 @@ mod documents;
 mod languages;
 mod rootfs;
 mod run;
+mod serve;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -46,15 +47,12 @@ struct Settings {
     #[arg(long, global = true, value_enum, value_name = "LAYOUT", help_heading = "Settings")]
     cgroup: Option<CgroupFlag>,
     /// What to log on stderr, as `error`, `warn`, `info`, `debug`, `trace` or a filter such as `sandboxd=trace`
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        env = "SANDBOXD_LOG",
-        default_value = "warn",
-        help_heading = "Settings"
-    )]
-    log: String,
+    /// [default: warn; info for `serve`]
+    #[arg(long, global = true, value_name = "FILTER", env = "SANDBOXD_LOG", help_heading = "Settings")]
+    log: Option<String>,
+    /// Log lines are JSON objects
+    #[arg(long, global = true, hide = true)]
+    log_json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -76,12 +74,25 @@ enum Command {
     /// Build, list, verify and remove root filesystem images
     #[command(subcommand)]
     Rootfs(rootfs::RootfsCommand),
+    /// Serve programs over HTTP
+    Serve(serve::ServeArguments),
     /// Serve a front on stdin by the supervisor protocol
     #[command(hide = true)]
     Supervisor {
         /// Cells alive at once
         #[arg(long, default_value_t = 1000)]
         cells_max: usize,
+        /// Languages whose image is not built run on this machine's own programs
+        #[arg(long)]
+        use_host_image: bool,
+    },
+    /// Speak HTTP as told by the parent on stdin
+    #[command(hide = true)]
+    Front {
+        #[arg(long)]
+        uid: u32,
+        #[arg(long)]
+        gid: u32,
     },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  sandboxd completions bash > /usr/share/bash-completion/completions/sandboxd")]
@@ -206,7 +217,14 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_SANDBOX_FAILED) } else { ExitCode::SUCCESS };
         }
     };
-    start_log(&cli.settings.log);
+    let is_service = matches!(cli.command, Command::Serve(_) | Command::Front { .. } | Command::Supervisor { .. });
+    let log = cli.settings.log.clone().unwrap_or_else(|| if is_service { "info" } else { "warn" }.to_owned());
+    start_log(&log, is_service, cli.settings.log_json);
+    if let Command::Front { uid, gid } = cli.command {
+        // Before anything is read.
+        return serve::front(uid, gid);
+    }
+    let log_flags = [OsString::from("--log"), log.into()];
     let flags = Flags {
         config: cli.settings.config,
         rootfs_dir: cli.settings.rootfs_dir,
@@ -223,7 +241,9 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&config, &arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
-        Command::Supervisor { cells_max } => supervisor::main(&config, cells_max),
+        Command::Serve(arguments) => serve::main(flags.clone(), log_flags.into(), arguments),
+        Command::Supervisor { cells_max, use_host_image } => supervisor::main(&config, cells_max, use_host_image),
+        Command::Front { .. } => Ok(ExitCode::SUCCESS),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
     });
@@ -233,16 +253,22 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn start_log(filter: &str) {
+fn start_log(filter: &str, is_service: bool, json: bool) {
     use tracing_subscriber::EnvFilter;
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .without_time();
-    // A plain level needs no filter language, whose start costs every run.
-    match filter.parse::<tracing::Level>() {
-        Ok(level) => log.with_max_level(level).init(),
-        Err(_) => log.with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"))).init(),
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let parsed = || EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    if json {
+        log.json().with_env_filter(parsed()).init();
+    } else if is_service {
+        log.with_env_filter(parsed()).init();
+    } else {
+        // A plain level needs no filter language, whose start costs every run.
+        match filter.parse::<tracing::Level>() {
+            Ok(level) => log.without_time().with_max_level(level).init(),
+            Err(_) => log.without_time().with_env_filter(parsed()).init(),
+        }
     }
 }
 

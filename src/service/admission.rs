@@ -244,8 +244,7 @@ mod tests {
     fn a_full_queue_sends_away_at_once_and_who_gave_up_leaves_room() {
         let admission = admission(1, 2);
         let running = admission.enter("a", 9).unwrap();
-        let (gave_up, mut patient) =
-            (later(admission.enter("a", 9).unwrap()), later(admission.enter("a", 9).unwrap()));
+        let (gave_up, mut patient) = (later(admission.enter("a", 9).unwrap()), later(admission.enter("a", 9).unwrap()));
         let refusal = admission.enter("b", 9).err().unwrap();
         assert_eq!((refusal.class, refusal.code), (Class::Unavailable, "queue_full"));
         assert!(refusal.retry_after.is_some());

@@ -28,10 +28,16 @@ pub struct Event {
 #[derive(Debug, Clone)]
 pub enum EventKind {
     /// Waits for its turn, behind so many.
-    Queued { position: usize },
+    Queued {
+        position: usize,
+    },
     Stage(StepKind),
     /// Ends at a character's end, unless the output is no UTF-8.
-    Output { step: StepKind, stream: Stream, data: Bytes },
+    Output {
+        step: StepKind,
+        stream: Stream,
+        data: Bytes,
+    },
     Finished,
 }
 
@@ -203,7 +209,8 @@ impl Execution {
     pub fn bytes(&self) -> usize {
         let state = self.lock();
         let output: usize = state.events.iter().map(|event| event.kind.bytes()).sum();
-        let files = state.answer.as_ref().map_or(0, |answer| answer.files_out.iter().map(|file| file.content.len()).sum());
+        let files =
+            state.answer.as_ref().map_or(0, |answer| answer.files_out.iter().map(|file| file.content.len()).sum());
         output + files + state.events.len() * size_of::<Event>()
     }
 

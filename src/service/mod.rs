@@ -170,7 +170,8 @@ impl Current {
         let default = profile.default_limits();
         let wall_time = self.settings.wall_time_default.unwrap_or(default.wall_time);
         let least = |own: u64, ceiling: Option<u64>| Some(ceiling.map_or(own, |ceiling| own.min(ceiling)));
-        let least_time = |own: Duration, ceiling: Option<Duration>| Some(ceiling.map_or(own, |ceiling| own.min(ceiling)));
+        let least_time =
+            |own: Duration, ceiling: Option<Duration>| Some(ceiling.map_or(own, |ceiling| own.min(ceiling)));
         let defaults = LimitsRequest {
             wall_time: least_time(wall_time, ceilings.wall_time),
             cpu_time: least_time(default.cpu_time, ceilings.cpu_time),
@@ -287,7 +288,9 @@ impl Service {
         Arc::clone(&self.compiled.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub fn check_rate(&self, _caller: &Caller) -> Result<(), Refusal> { Ok(()) }
+    pub fn check_rate(&self, _caller: &Caller) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// Brings the gauges up to date.
     pub fn measure(&self) {
@@ -323,7 +326,8 @@ impl Service {
         let plan = check(&current, &mut submission)?;
         let language = plan.language.clone();
         let caller = submission.caller.name();
-        let caller_max = submission.caller.key.as_ref().and_then(|key| key.concurrent_max).map_or(usize::MAX, |max| max as usize);
+        let caller_max =
+            submission.caller.key.as_ref().and_then(|key| key.concurrent_max).map_or(usize::MAX, |max| max as usize);
         let ticket = self.admission.enter(&caller, caller_max)?;
 
         let (signals_sender, signals) = mpsc::channel(SIGNALS_MAX);
@@ -335,7 +339,8 @@ impl Service {
                 (Some(sender), Stdin::Channel(receiver))
             }
         };
-        let version = language.as_ref().and_then(|name| current.languages.get(name)).and_then(|state| state.version.clone());
+        let version =
+            language.as_ref().and_then(|name| current.languages.get(name)).and_then(|state| state.version.clone());
         let about = About {
             id: uuid::Uuid::now_v7().to_string(),
             created: SystemTime::now(),
@@ -440,9 +445,11 @@ impl Service {
 
     fn count(&self, execution: &Execution, answer: &Answer, took: Duration) {
         let language = answer.language.clone().unwrap_or_default();
-        let labels = RunLabels { language: language.clone(), status: answer.run.status, dialect: execution.about.dialect };
+        let labels =
+            RunLabels { language: language.clone(), status: answer.run.status, dialect: execution.about.dialect };
         self.metrics.runs.get_or_create(&labels).inc();
-        let wall_ms = answer.run.usage.wall_time_ms + answer.compile.as_ref().map_or(0.0, |step| step.usage.wall_time_ms);
+        let wall_ms =
+            answer.run.usage.wall_time_ms + answer.compile.as_ref().map_or(0.0, |step| step.usage.wall_time_ms);
         if answer.run.status == Status::SandboxError.word() {
             return;
         }
@@ -567,11 +574,16 @@ fn check(current: &Current, submission: &mut Submission) -> Result<Plan, Refusal
     let bytes_max = current.settings.code_bytes_max;
     if bytes > bytes_max {
         let message = format!("{bytes} bytes of source are more than the {} allowed", format_size(bytes_max));
-        return Err(Refusal { field: Some("code".to_owned()), ..Refusal::new(Class::TooLarge, "code_too_large", message) });
+        return Err(Refusal {
+            field: Some("code".to_owned()),
+            ..Refusal::new(Class::TooLarge, "code_too_large", message)
+        });
     }
     let profile = select_profile(request, &current.profiles)?;
     let Some(profile) = profile else {
-        return Err(Refusal::bad("language_required", "language", "language is missing").hint("name one of /api/languages"));
+        return Err(
+            Refusal::bad("language_required", "language", "language is missing").hint("name one of /api/languages")
+        );
     };
     if let Some(key) = &submission.caller.key
         && !key.languages.is_empty()
@@ -622,7 +634,8 @@ fn granted(
     let (ceilings, defaults) = current.limits_of(profile, caller);
     let above = |name: &str, asked: String, ceiling: String| {
         let message = format!("limit {name} = {asked} is above the ceiling of {ceiling} for {}", profile.name);
-        Err(Refusal::bad("limit_out_of_range", format!("limits.{name}"), message).hint(format!("ask for {ceiling} or less")))
+        Err(Refusal::bad("limit_out_of_range", format!("limits.{name}"), message)
+            .hint(format!("ask for {ceiling} or less")))
     };
     for (name, asked, ceiling) in
         [("wall_time_ms", asked.wall_time, ceilings.wall_time), ("cpu_time_ms", asked.cpu_time, ceilings.cpu_time)]

@@ -49,13 +49,21 @@ impl Policies {
                 let mut compiled = Vec::new();
                 for rule in own {
                     let pattern = Regex::new(&rule.pattern).map_err(|error| {
-                        format!("policy {}, rule {}: {:?} is no regular expression: {error}", policy.name, rule.name, rule.pattern)
+                        format!(
+                            "policy {}, rule {}: {:?} is no regular expression: {error}",
+                            policy.name, rule.name, rule.pattern
+                        )
                     })?;
                     compiled.push(Rule { name: rule.name.clone(), pattern, message: rule.message.clone() });
                 }
                 rules.insert(language.clone(), compiled);
             }
-            Ok(Policy { name: policy.name.clone(), dialects: policy.dialects.clone(), keys: policy.keys.clone(), rules })
+            Ok(Policy {
+                name: policy.name.clone(),
+                dialects: policy.dialects.clone(),
+                keys: policy.keys.clone(),
+                rules,
+            })
         };
         policies.iter().map(compile).collect::<Result<_, String>>().map(Policies)
     }
@@ -140,9 +148,8 @@ mod tests {
     #[test]
     fn a_policy_holds_for_the_dialects_and_keys_it_names() {
         let text = file("eval(1)");
-        let found = |policies: &Policies, dialect, key, language| {
-            !policies.findings(dialect, key, language, &text).is_empty()
-        };
+        let found =
+            |policies: &Policies, dialect, key, language| !policies.findings(dialect, key, language, &text).is_empty();
         let light = policies(&["light"], &["docs"]);
         assert!(found(&light, "light", None, "javascript") && found(&light, "native", Some("docs"), "javascript"));
         assert!(!found(&light, "native", None, "javascript") && !found(&light, "light", None, "python"));
