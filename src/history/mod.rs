@@ -9,7 +9,8 @@
 //! - A record is committed as soon as the writer has nothing else to do, and a committed record outlives the process.
 //!   Whoever must know that it is committed waits for the [`Receipt`].
 //! - A run that was started but not finished when the service died is marked [`INTERRUPTED`] by its next life.
-//! - Old runs are forgotten by age, count and size, in small steps between writing.
+//! - Old runs are forgotten by age, count and size, in small steps between writing. The size is that of the database; its
+//!   log comes on top, with 16 MB as a rule.
 //! - A damaged database is moved aside and a new one begun; a full disk is waited out.
 
 mod database;
