@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Flags};
 use crate::sandbox::cgroup::Choice;
+use crate::supervisor::PoolSize;
 use crate::words::limits::{parse_count, parse_size, parse_time};
 
 /// The sandbox itself failed; the payload's own exit codes are below 125 by convention.
@@ -82,6 +83,15 @@ enum Command {
         /// Cells alive at once
         #[arg(long, default_value_t = 1000)]
         cells_max: usize,
+        /// Cells kept prepared for each shape of run that was asked for lately
+        #[arg(long, default_value_t = PoolSize::default().cells_per_shape)]
+        pool_cells_per_shape: usize,
+        /// How long they are kept when nobody asks
+        #[arg(long, value_parser = parse_time, default_value = "30s")]
+        pool_idle_time: Duration,
+        #[cfg(debug_assertions)]
+        #[command(flatten)]
+        hooks: Box<TestHooks>,
     },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  sandboxd completions bash > /usr/share/bash-completion/completions/sandboxd")]
@@ -223,7 +233,19 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&config, &arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
-        Command::Supervisor { cells_max } => supervisor::main(&config, cells_max),
+        Command::Supervisor {
+            cells_max,
+            pool_cells_per_shape,
+            pool_idle_time,
+            #[cfg(debug_assertions)]
+            hooks,
+        } => {
+            #[cfg(debug_assertions)]
+            run::arm_faults(&hooks.fail).map_err(anyhow::Error::msg)?;
+            let pool =
+                PoolSize { cells_per_shape: pool_cells_per_shape, idle_time: pool_idle_time, ..PoolSize::default() };
+            supervisor::main(&config, cells_max, pool)
+        }
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
     });

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
-use crate::supervisor::Supervisor;
 use crate::supervisor::server::{Images, Service, serve};
+use crate::supervisor::{PoolSize, Supervisor};
 use crate::words::request::RequestError;
 
 struct MachineImages(Machine);
@@ -33,7 +33,7 @@ impl Images for MachineImages {
     }
 }
 
-pub fn main(config: &Config, cells_max: usize) -> anyhow::Result<ExitCode> {
+pub fn main(config: &Config, cells_max: usize, pool: PoolSize) -> anyhow::Result<ExitCode> {
     let (profiles, problems) = config.profiles();
     for problem in &problems {
         tracing::error!(%problem, "profile left out");
@@ -44,7 +44,8 @@ pub fn main(config: &Config, cells_max: usize) -> anyhow::Result<ExitCode> {
     }
     let socket = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
     let mut machine = Machine::look(config)?;
-    let supervisor = machine.supervisor()?;
+    let mut supervisor = machine.supervisor()?;
+    supervisor.keep(pool);
     let host = machine.host.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let service = Service { supervisor, profiles, host, images: MachineImages(machine), cells_max };
