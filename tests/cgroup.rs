@@ -104,6 +104,35 @@ fn swap_does_not_stretch_the_limit() {
     host.close();
 }
 
+/// As a cell prepared ahead is given the limits of its run: larger ones, smaller ones, and back.
+#[test]
+fn limits_set_anew_hold_like_those_a_group_was_made_with() {
+    let Some(mut host) = Host::open() else { return };
+    let mut cell = host.backend.create_cell("anew", &GroupLimits { cpu_rate: Some(1.0), ..limits() }).unwrap();
+    for (megabytes, rate) in [(256, Some(2.0)), (16, None), (64, Some(0.5)), (48, Some(0.5))] {
+        let limits = GroupLimits { memory_bytes: megabytes * MIB, processes: megabytes as u32, cpu_rate: rate };
+        cell.limit(&limits).unwrap();
+        let read = |file: &str| {
+            let mut found =
+                host.cell_directories("anew").map(|directory| std::fs::read_to_string(directory.join(file)));
+            found.find_map(Result::ok).unwrap_or_else(|| panic!("{file}")).trim().to_owned()
+        };
+        let quota = rate.map(|rate| ((rate * 1e5) as u64).to_string());
+        let (memory, quota, quota_file) = match host.backend.kind() {
+            Kind::V2 => ("memory.max", format!("{} 100000", quota.unwrap_or("max".into())), "cpu.max"),
+            _ => ("memory.limit_in_bytes", quota.unwrap_or("-1".into()), "cpu.cfs_quota_us"),
+        };
+        assert_eq!(read(memory), limits.memory_bytes.to_string());
+        assert_eq!(read("pids.max"), (limits.processes + 1).to_string());
+        assert_eq!(read(quota_file), quota);
+        host.assert_no_swap("anew", limits.memory_bytes);
+    }
+    assert_eq!(host.run(&*cell, "memory 100").signal(), Some(libc::SIGKILL));
+    assert!(cell.limit(&GroupLimits { processes: 0, ..limits() }).is_err(), "nonsense is refused here too");
+    assert_none(cell.remove());
+    host.close();
+}
+
 #[test]
 fn forks_beyond_the_limit_fail_and_are_counted() {
     let Some(mut host) = Host::open() else { return };

@@ -7,6 +7,7 @@
 
 mod measure;
 mod readings;
+mod service;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,9 +40,14 @@ struct Section {
     run: fn() -> Outcome,
 }
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     Section { name: "run", what: "`sandboxd run` as a whole process, against its peers", run: whole_processes },
     Section { name: "cell", what: "a cell inside one supervisor, against a bare fork and exec", run: cells },
+    Section {
+        name: "service",
+        what: "a supervisor process, with and without cells prepared ahead",
+        run: service::section,
+    },
     Section { name: "steps", what: "where each microsecond of a cell goes", run: steps },
     Section { name: "memory", what: "memory of a supervisor and of a prepared cell", run: memory },
     Section { name: "many", what: "cells alive at once", run: many },
@@ -244,12 +250,21 @@ fn bubblewrap_arguments() -> Vec<String> {
     words
 }
 
+/// The program: cargo's own build, or another, such as one that is linked statically.
+fn program() -> String {
+    std::env::var("SANDBOXD_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sandboxd").to_owned())
+}
+
+/// The image that cells are made from: as a service has it; where none is built, the machine's own programs.
+fn image() -> Result<String, Box<dyn std::error::Error>> {
+    Ok(Machine::look(&Config::load(&Flags::default())?)?.choose_rootfs(None, Some("base"))?)
+}
+
 const UNSHARE: &str =
     "--user --map-root-user --pid --fork --mount --mount-proc --net --ipc --uts --cgroup --kill-child";
 
 fn whole_processes() -> Outcome {
-    // Cargo's own build, or another, such as one that is linked statically.
-    let sandboxd = std::env::var("SANDBOXD_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sandboxd").to_owned());
+    let sandboxd = program();
     let bubblewrap = bubblewrap_arguments();
     let bubblewrap: Vec<&str> = bubblewrap.iter().map(String::as_str).collect();
     let unshare: Vec<&str> = UNSHARE.split_whitespace().chain([TRUE]).collect();
@@ -339,7 +354,7 @@ fn cells() -> Outcome {
         Contestant::new("cell, nothing made ahead", || bench.borrow_mut().cell(&start, &null)),
         Contestant {
             // As in a service, which makes it while it waits for something else.
-            before: Box::new(|| bench.borrow_mut().supervisor.prepare_ahead()),
+            before: Box::new(|| while bench.borrow_mut().supervisor.prepare_part_ahead() {}),
             ..Contestant::new("cell, its network and cgroup made ahead", || bench.borrow_mut().cell(&start, &null))
         },
         Contestant {

@@ -3,6 +3,8 @@
 //! Each latency stands beside the bare fork and exec of the same program, measured in turn with it; each throughput
 //! beside what as many threads could do with bare forks in the same minute.
 
+// Shared with the other benchmark, which uses more of it.
+#[allow(dead_code)]
 #[path = "../cell/measure.rs"]
 mod measure;
 
@@ -200,7 +202,8 @@ fn latency(service: &Service, program: &BareProgram) -> Outcome<Vec<Row>> {
             Contestant::new("bare", || bare(&program.path(), &[])),
         ],
     );
-    let c = Row::of_times("POST a C hello that is built, one connection", &times[0], ("fork+exec", &times[1]), Some(3.0));
+    let c =
+        Row::of_times("POST a C hello that is built, one connection", &times[0], ("fork+exec", &times[1]), Some(3.0));
 
     let script = program.directory.path().join("hello.py");
     std::fs::write(&script, PYTHON_HELLO)?;

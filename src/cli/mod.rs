@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Flags};
 use crate::sandbox::cgroup::Choice;
+use crate::supervisor::PoolSize;
 use crate::words::limits::{parse_count, parse_size, parse_time};
 
 /// The sandbox itself failed; the payload's own exit codes are below 125 by convention.
@@ -85,6 +86,15 @@ enum Command {
         /// Languages whose image is not built run on this machine's own programs
         #[arg(long)]
         use_host_image: bool,
+        /// Cells kept prepared for each shape of run that was asked for lately
+        #[arg(long, default_value_t = PoolSize::default().cells_per_shape)]
+        pool_cells_per_shape: usize,
+        /// How long they are kept when nobody asks
+        #[arg(long, value_parser = parse_time, default_value = "30s")]
+        pool_idle_time: Duration,
+        #[cfg(debug_assertions)]
+        #[command(flatten)]
+        hooks: Box<TestHooks>,
     },
     /// Speak HTTP as told by the parent on stdin
     #[command(hide = true)]
@@ -242,8 +252,21 @@ pub fn main() -> ExitCode {
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
         Command::Serve(arguments) => serve::main(flags.clone(), log_flags.into(), arguments),
-        Command::Supervisor { cells_max, use_host_image } => supervisor::main(&config, cells_max, use_host_image),
         Command::Front { .. } => Ok(ExitCode::SUCCESS),
+        Command::Supervisor {
+            cells_max,
+            use_host_image,
+            pool_cells_per_shape,
+            pool_idle_time,
+            #[cfg(debug_assertions)]
+            hooks,
+        } => {
+            #[cfg(debug_assertions)]
+            run::arm_faults(&hooks.fail).map_err(anyhow::Error::msg)?;
+            let pool =
+                PoolSize { cells_per_shape: pool_cells_per_shape, idle_time: pool_idle_time, ..PoolSize::default() };
+            supervisor::main(&config, cells_max, use_host_image, pool)
+        }
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
     });

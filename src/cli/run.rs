@@ -472,15 +472,21 @@ fn say_verdict(result: &runner::RunResult, signaled: Option<i32>) {
 }
 
 #[cfg(debug_assertions)]
-fn arm_hooks(hooks: &super::TestHooks) -> Result<(Vec<String>, Vec<String>), Failure> {
-    for fault in &hooks.fail {
+pub(super) fn arm_faults(faults: &[String]) -> Result<(), String> {
+    for fault in faults {
         let (point, errno) = fault.split_once('=').unwrap_or((fault, "5"));
         let (point, pass) = point.split_once('+').unwrap_or((point, "0"));
-        let wrong = || Failure::new(format!("--fail {fault}: write POINT[+PASS][=ERRNO], with numbers"));
+        let wrong = || format!("--fail {fault}: write POINT[+PASS][=ERRNO], with numbers");
         let errno: i32 = errno.parse().map_err(|_| wrong())?;
         let pass: u32 = pass.parse().map_err(|_| wrong())?;
         crate::sandbox::fault::arm_after(point.to_owned().leak(), pass, rustix::io::Errno::from_raw_os_error(errno));
     }
+    Ok(())
+}
+
+#[cfg(debug_assertions)]
+fn arm_hooks(hooks: &super::TestHooks) -> Result<(Vec<String>, Vec<String>), Failure> {
+    arm_faults(&hooks.fail).map_err(Failure::new)?;
     for name in &hooks.without_step {
         if !sequence::SEQUENCE.iter().any(|step| step.name == name) {
             return Err(Failure::new(format!("--without-step {name}: no such step")));

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::HOST_IMAGE;
-use crate::supervisor::Supervisor;
 use crate::supervisor::server::{Images, Service, serve};
+use crate::supervisor::{PoolSize, Supervisor};
 use crate::words::request::RequestError;
 
 /// The images of this machine; the second is whether its own programs may stand in for an image that is not built.
@@ -39,7 +39,7 @@ impl Images for MachineImages {
     }
 }
 
-pub fn main(config: &Config, cells_max: usize, use_host_image: bool) -> anyhow::Result<ExitCode> {
+pub fn main(config: &Config, cells_max: usize, use_host_image: bool, pool: PoolSize) -> anyhow::Result<ExitCode> {
     let (profiles, problems) = config.profiles();
     for problem in &problems {
         tracing::error!(%problem, "profile left out");
@@ -50,7 +50,8 @@ pub fn main(config: &Config, cells_max: usize, use_host_image: bool) -> anyhow::
     }
     let socket = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
     let mut machine = Machine::look(config)?;
-    let supervisor = machine.supervisor()?;
+    let mut supervisor = machine.supervisor()?;
+    supervisor.keep(pool);
     let host = machine.host.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let service = Service { supervisor, profiles, host, images: MachineImages(machine, use_host_image), cells_max };

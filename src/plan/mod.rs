@@ -38,7 +38,7 @@ pub enum ImageKind {
 pub const HOST_IMAGE: &str = "host";
 
 /// One cell, decided.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CellPlan {
     pub rootfs: String,
     pub image: ImageKind,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
@@ -28,7 +29,7 @@ use super::stage::{Overlay, Stage};
 use super::start::Start;
 use super::sys::{self, Child};
 use super::{init, landlock, message};
-use crate::plan::CellPlan;
+use crate::plan::{CellPlan, Scratch};
 
 /// Why a step of the supervisor failed: an errno, or what a layer below says.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,11 @@ pub struct Cell {
     child: Child,
     control: OwnedFd,
     group: Option<Box<dyn CellGroup>>,
+    /// What the cell was made with, or has been given since.
+    limits: GroupLimits,
+    scratch: Vec<Scratch>,
+    /// Path and mount options of what init is to resize before anything is written.
+    resized: Vec<(CString, CString)>,
     reaped: bool,
 }
 
@@ -150,9 +156,41 @@ impl Cell {
         }
         let Preparation { control, group, child, .. } = preparation;
         match (control, child) {
-            (Some((control, _)), Some(child)) => Ok(Cell { child, control, group, reaped: false }),
+            (Some((control, _)), Some(child)) => Ok(Cell {
+                child,
+                control,
+                group,
+                limits: group_limits(plan),
+                scratch: plan.scratch.clone(),
+                resized: Vec::new(),
+                reaped: false,
+            }),
             _ => Err(CellError::new("clone_init", Errno::EINVAL)),
         }
+    }
+
+    /// Gives the cell, not yet started, the sizes that `plan` has: memory, processes, CPU rate and scratch places. In
+    /// everything else that matters before the start, `plan` must agree with the one the cell was prepared under.
+    ///
+    /// # Errors
+    /// The cgroup's limits could not be set; the cell is of no use then.
+    pub fn adapt(&mut self, plan: &CellPlan) -> Result<(), CellError> {
+        let limits = group_limits(plan);
+        if limits != self.limits {
+            if let Some(group) = &mut self.group {
+                group.limit(&limits).map_err(|error| CellError::new("create_cgroup", error))?;
+            }
+            self.limits = limits;
+        }
+        let resized = plan.scratch.iter().filter(|scratch| !self.scratch.contains(scratch));
+        self.resized = resized.map(|scratch| (c_string(scratch.target), c_string(&scratch_sizes(scratch)))).collect();
+        Ok(())
+    }
+
+    /// False once init has ended, by whatever cause: with it the cell is dead.
+    pub fn is_alive(&self) -> bool {
+        let mut events = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
+        matches!(poll(&mut events, PollTimeout::ZERO), Ok(0) | Err(Errno::EINTR))
     }
 
     /// Gives the cell its program; `descriptors` are stdin, stdout, stderr and the bundle of file contents.
@@ -160,7 +198,7 @@ impl Cell {
     /// # Errors
     /// The message is too long, or init is gone.
     pub fn start(&mut self, start: &Start, descriptors: &[BorrowedFd; 4]) -> Result<(), CellError> {
-        let message = start.encode().map_err(|bytes| {
+        let message = start.encode(&self.resized).map_err(|bytes| {
             let text =
                 format!("the start message of {bytes} bytes is over the {} allowed", super::start::START_BYTES_MAX);
             CellError::new("receive_start", StepFailure::Message(text))
@@ -315,8 +353,8 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> ChildImage {
         .scratch
         .iter()
         .map(|scratch| {
-            let (bytes, inodes, mode, id) = (scratch.bytes, scratch.inodes, scratch.mode, plan.identity.payload);
-            let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={id},gid={id}");
+            let (sizes, mode, id) = (scratch_sizes(scratch), scratch.mode, plan.identity.payload);
+            let options = format!("{sizes},mode={mode:o},uid={id},gid={id}");
             (c_string(scratch.target.trim_start_matches('/')), c_string(&options))
         })
         .collect();
@@ -332,6 +370,17 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> ChildImage {
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
     image.timed = tracing::enabled!(tracing::Level::TRACE);
     image
+}
+
+/// The mount options of a scratch place that can be changed later.
+fn scratch_sizes(scratch: &Scratch) -> String {
+    format!("size={},nr_inodes={}", scratch.bytes, scratch.inodes)
+}
+
+/// What a plan's limits mean for the cgroup.
+fn group_limits(plan: &CellPlan) -> GroupLimits {
+    let limits = &plan.limits;
+    GroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpu_rate: Some(limits.cpu_rate) }
 }
 
 /// A plan's own strings are literals and numbers; none holds a NUL.
@@ -351,9 +400,7 @@ pub(super) fn create_control_socket(preparation: &mut Preparation) -> StepResult
 }
 
 pub(super) fn create_cgroup(preparation: &mut Preparation) -> StepResult {
-    let limits = &preparation.plan.limits;
-    let limits =
-        GroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpu_rate: Some(limits.cpu_rate) };
+    let limits = group_limits(preparation.plan);
     let group = preparation.workshop.cgroups.create_cell(preparation.name, &limits)?;
     if let Join::Tasks(tasks) = group.join() {
         preparation.image.tasks = tasks.iter().map(AsRawFd::as_raw_fd).collect();

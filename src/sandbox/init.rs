@@ -136,11 +136,13 @@ pub(super) fn mount_proc(_: &mut ChildImage) -> Step {
 
 pub(super) fn mount_scratch(image: &mut ChildImage) -> Step {
     for (target, options) in &image.scratch {
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        nix::mount::mount(Some(c"tmpfs"), target.as_c_str(), Some(c"tmpfs"), flags, Some(options.as_c_str()))?;
+        let target = target.as_c_str();
+        nix::mount::mount(Some(c"tmpfs"), target, Some(c"tmpfs"), SCRATCH_FLAGS, Some(options.as_c_str()))?;
     }
     Ok(())
 }
+
+const SCRATCH_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
 pub(super) fn hand_over_workdir(image: &mut ChildImage) -> Step {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -219,6 +221,22 @@ pub(super) fn receive_start(image: &mut ChildImage) -> Step {
     image.message_bytes = length;
     for (slot, descriptor) in image.received.iter_mut().zip(descriptors) {
         *slot = descriptor.ok_or(Errno::EBADMSG)?.into_raw_fd();
+    }
+    Ok(())
+}
+
+pub(super) fn resize_scratch(image: &mut ChildImage) -> Step {
+    let mut reader = StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)?;
+    if reader.scratch == 0 {
+        return Ok(());
+    }
+    reader.skip_rlimits()?;
+    reader.skip_files()?;
+    reader.skip_program()?;
+    let none = None::<&CStr>;
+    for _ in 0..reader.scratch {
+        let (path, options) = (reader.string()?, reader.string()?);
+        nix::mount::mount(none, path, none, MsFlags::MS_REMOUNT | SCRATCH_FLAGS, Some(options))?;
     }
     Ok(())
 }

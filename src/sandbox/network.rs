@@ -34,18 +34,19 @@ impl Networks {
         self.spare.take().ok_or(Errno::EAGAIN)
     }
 
-    /// Makes a spare namespace unless there is one.
+    /// Makes a spare namespace; false when there is one already.
     ///
     /// # Errors
     /// As [`Networks::take`].
-    pub fn make_spare(&mut self) -> Result<(), Errno> {
-        if self.spare.is_none() {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            let made = current();
-            setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            self.spare = Some(made?);
+    pub fn make_spare(&mut self) -> Result<bool, Errno> {
+        if self.spare.is_some() {
+            return Ok(false);
         }
-        Ok(())
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let made = current();
+        setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        self.spare = Some(made?);
+        Ok(true)
     }
 
     /// Takes over a namespace made by [`make_aside`].

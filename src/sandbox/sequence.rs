@@ -95,7 +95,7 @@ fn nothing(_: &CellPlan) -> Vec<String> {
 
 /// The order of isolation.
 #[rustfmt::skip]
-pub static SEQUENCE: [Step; 52] = [
+pub static SEQUENCE: [Step; 53] = [
     supervisor("create_control_socket", cell::create_control_socket,
         "init reports over it; a socketpair has no name that anything in the cell could reach"),
     supervisor("create_cgroup", cell::create_cgroup,
@@ -175,6 +175,8 @@ pub static SEQUENCE: [Step; 52] = [
         "the cell is ready and holds nothing of any run yet"),
     init("receive_start", init::receive_start,
         "a cell is given exactly one program"),
+    init("resize_scratch", init::resize_scratch,
+        "a cell prepared ahead may have been made with other limits; nothing has been written yet"),
     init("write_files", init::write_files,
         "by init, beneath the work directory, owned by the payload").shows(show_files),
     init("start_payload", init::start_payload,

@@ -35,11 +35,18 @@ pub struct StartFile {
 }
 
 impl Start {
-    /// The message, or its size when that is over [`START_BYTES_MAX`].
-    pub fn encode(&self) -> Result<Vec<u8>, usize> {
+    /// The message, or its size when that is over [`START_BYTES_MAX`]. `scratch` are the scratch places that get
+    /// another size than they were made with: path and mount options of each.
+    pub fn encode(&self, scratch: &[(CString, CString)]) -> Result<Vec<u8>, usize> {
         let mut bytes = Vec::with_capacity(4096);
-        let counts =
-            [self.rlimits.len(), self.files.len(), self.candidates.len(), self.arguments.len(), self.environment.len()];
+        let counts = [
+            self.rlimits.len(),
+            self.files.len(),
+            self.candidates.len(),
+            self.arguments.len(),
+            self.environment.len(),
+            scratch.len(),
+        ];
         for count in counts {
             bytes.extend((count as u32).to_le_bytes());
         }
@@ -56,6 +63,10 @@ impl Start {
         for string in self.candidates.iter().chain(&self.arguments).chain(&self.environment) {
             bytes.extend(string.as_bytes_with_nul());
         }
+        for (path, options) in scratch {
+            bytes.extend(path.as_bytes_with_nul());
+            bytes.extend(options.as_bytes_with_nul());
+        }
         if bytes.len() > START_BYTES_MAX { Err(bytes.len()) } else { Ok(bytes) }
     }
 }
@@ -69,18 +80,21 @@ pub struct StartReader<'a> {
     pub candidates: u32,
     pub arguments: u32,
     pub environment: u32,
+    pub scratch: u32,
 }
 
 impl<'a> StartReader<'a> {
     /// # Errors
     /// EBADMSG for anything but a message of [`Start::encode`], as for every reader here.
     pub fn new(bytes: &'a [u8]) -> Result<StartReader<'a>, Errno> {
-        let mut reader = StartReader { bytes, rlimits: 0, files: 0, candidates: 0, arguments: 0, environment: 0 };
+        let mut reader =
+            StartReader { bytes, rlimits: 0, files: 0, candidates: 0, arguments: 0, environment: 0, scratch: 0 };
         reader.rlimits = reader.u32()?;
         reader.files = reader.u32()?;
         reader.candidates = reader.u32()?;
         reader.arguments = reader.u32()?;
         reader.environment = reader.u32()?;
+        reader.scratch = reader.u32()?;
         Ok(reader)
     }
 
@@ -123,6 +137,15 @@ impl<'a> StartReader<'a> {
         Ok(())
     }
 
+    /// Passes over the work directory and the program; the files must have been read.
+    pub fn skip_program(&mut self) -> Result<(), Errno> {
+        self.string()?;
+        for count in [self.candidates, self.arguments, self.environment] {
+            self.strings(count).map(drop)?;
+        }
+        Ok(())
+    }
+
     pub fn string(&mut self) -> Result<&'a CStr, Errno> {
         let string = CStr::from_bytes_until_nul(self.bytes).map_err(|_| Errno::EBADMSG)?;
         self.bytes = self.bytes.get(string.count_bytes() + 1..).ok_or(Errno::EBADMSG)?;
@@ -158,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let bytes = sample().encode().unwrap();
+        let bytes = sample().encode(&[(c"/tmp".into(), c"size=1".into())]).unwrap();
         let mut reader = StartReader::new(&bytes).unwrap();
         assert_eq!(reader.rlimit(), Ok((4, 1)));
         assert_eq!(reader.rlimit(), Ok((7, 256)));
@@ -167,7 +190,12 @@ mod tests {
         assert_eq!(reader.strings(1).unwrap().collect::<Vec<_>>(), [c"/usr/bin/true"]);
         assert_eq!(reader.strings(2).unwrap().collect::<Vec<_>>(), [c"true", c""]);
         assert_eq!(reader.strings(1).unwrap().collect::<Vec<_>>(), [c"A=1"]);
+        assert_eq!((reader.scratch, reader.string(), reader.string()), (1, Ok(c"/tmp"), Ok(c"size=1")));
         assert!(reader.string().is_err());
+
+        let mut reader = StartReader::new(&bytes).unwrap();
+        reader.skip_rlimits().and_then(|()| reader.skip_files()).and_then(|()| reader.skip_program()).unwrap();
+        assert_eq!(reader.string(), Ok(c"/tmp"));
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod files;
+mod pool;
 pub mod protocol;
 pub mod server;
 mod watch;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
+pub use pool::{Ahead, PoolSize};
 pub use watch::{Ended, Watch};
 
+use self::pool::Pool;
 use crate::plan::{CellPlan, Seccomp, WORKDIR};
 use crate::sandbox::cell::{Cell, CellError, IdRange, StepFailure, Workshop};
 use crate::sandbox::cgroup::{self, Backend, CgroupError};
@@ -38,6 +41,7 @@ pub struct Supervisor {
     programs: Vec<(Seccomp, Arc<Program>)>,
     networks: Networks,
     cells_made: u64,
+    pool: Pool,
 }
 
 /// The supervisor itself could not start.
@@ -81,18 +85,23 @@ impl Supervisor {
             programs: Vec::new(),
             networks: Networks::open().map_err(setup("open the network namespace"))?,
             cells_made: 0,
+            pool: Pool::new(PoolSize::default()),
         })
     }
 
-    /// Makes now what the next cell will need and what takes long; to be called when there is nothing else to do.
-    pub fn prepare_ahead(&mut self) {
-        if let Err(errno) = self.networks.make_spare() {
-            // The next cell tries again, and fails of it if it must.
+    /// Makes now one part of the next cell that takes long; to be called when there is nothing else to do. False when
+    /// all of them are made.
+    pub fn prepare_part_ahead(&mut self) -> bool {
+        // What fails is tried again by the next cell, which fails of it if it must.
+        let network = self.networks.make_spare().unwrap_or_else(|errno| {
             tracing::debug!(%errno, "no network namespace was made ahead");
-        }
-        if let Err(error) = self.cgroups.prepare_ahead() {
-            tracing::debug!(%error, "no cgroup was made ahead");
-        }
+            false
+        });
+        network
+            || self.cgroups.prepare_ahead().unwrap_or_else(|error| {
+                tracing::debug!(%error, "no cgroup was made ahead");
+                false
+            })
     }
 
     /// Takes over a network namespace for the next cell, made by [`crate::sandbox::network::make_aside`].
@@ -111,15 +120,28 @@ impl Supervisor {
     /// What could not be mounted.
     pub fn stage(&mut self, name: &str, source: &ImageSource) -> Result<(), StageError> {
         let stage = Stage::build(source, self.host.privilege, self.host.overlay)?;
+        // Cells of an earlier image of this name must not be used any more.
+        self.pool.forget(name);
         self.stages.insert(name.to_owned(), stage);
         Ok(())
     }
 
-    /// Makes a fresh cell under `plan`, whose image must be staged.
+    /// A fresh cell under `plan`, whose image must be staged: one that was prepared ahead, or a new one.
     ///
     /// # Errors
     /// The step that failed; nothing of the cell is left.
     pub fn prepare(&mut self, plan: &CellPlan) -> Result<Cell, CellError> {
+        if let Some(mut cell) = self.pool.take(plan) {
+            match cell.adapt(plan) {
+                Ok(()) => return Ok(cell),
+                Err(error) => tracing::warn!(%error, "a cell prepared ahead could not be given its limits"),
+            }
+        }
+        self.make(plan)
+    }
+
+    /// Makes a cell.
+    fn make(&mut self, plan: &CellPlan) -> Result<Cell, CellError> {
         let seccomp = plan.seccomp.as_ref().map(|seccomp| self.program(seccomp)).transpose()?;
         let stage = self.stages.get(&plan.rootfs).ok_or_else(|| {
             CellError::new("clone_init", StepFailure::Message(format!("image {} is not staged", plan.rootfs)))
@@ -151,6 +173,7 @@ impl Supervisor {
 
     /// Removes the supervisor's own cgroups, at the second attempt if need be; reports everything that could not be.
     pub fn close(mut self) -> Vec<CgroupError> {
+        self.pool.clear();
         match self.cgroups.close() {
             errors if errors.is_empty() => errors,
             _ => self.cgroups.close(),
@@ -160,6 +183,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
+        self.pool.clear();
         // After `close` there is nothing left to remove.
         for error in self.cgroups.close() {
             tracing::error!(%error, "left over");

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -13,11 +14,11 @@ use rustix::fs::SealFlags;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::protocol::{FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode, wire_of};
-use super::{Supervisor, Watch, files, start_of};
+use super::{Ahead, Supervisor, Watch, files, start_of};
 use crate::plan::{CellPlan, Surroundings, plan, select_profile};
 use crate::sandbox::cell::CellError;
 use crate::sandbox::{message, sys};
@@ -60,6 +61,8 @@ struct Shared<I> {
     service: RefCell<Service<I>>,
     running: RefCell<HashMap<u64, oneshot::Sender<Stop>>>,
     answers: mpsc::Sender<Answer>,
+    /// Told of each run that has started, which is when there is work to be done ahead.
+    started: Notify,
 }
 
 /// Serves the front at the other end of `socket` until it hangs up; every cell is dead then.
@@ -70,14 +73,19 @@ pub async fn serve<I: Images + 'static>(socket: OwnedFd, service: Service<I>) ->
     rustix::io::ioctl_fionbio(&socket, true)?;
     let socket = Rc::new(sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?);
     let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
-    let shared =
-        Rc::new(Shared { service: RefCell::new(service), running: RefCell::default(), answers: answers.clone() });
+    let shared = Rc::new(Shared {
+        service: RefCell::new(service),
+        running: RefCell::default(),
+        answers: answers.clone(),
+        started: Notify::new(),
+    });
     let tasks = LocalSet::new();
     let result = tasks
         .run_until(async {
             tokio::select! {
                 result = read_front(&socket, &shared) => result,
                 result = write_front(&socket, outgoing) => result,
+                never = work_ahead(&shared) => match never {},
             }
         })
         .await;
@@ -121,6 +129,20 @@ async fn read_front<I: Images + 'static>(socket: &AsyncFd<OwnedFd>, shared: &Rc<
             }
             Some(ToSupervisor::Signal { .. }) => {}
             None => refuse(shared, 0, "message", "the message is none of this protocol").await,
+        }
+    }
+}
+
+/// Prepares cells while there is time for it: everything else that is ready has its turn after each piece of work.
+async fn work_ahead<I>(shared: &Rc<Shared<I>>) -> Infallible {
+    loop {
+        let ahead = shared.service.borrow_mut().supervisor.work_ahead();
+        match ahead {
+            Ahead::More => tokio::task::yield_now().await,
+            Ahead::Nothing(None) => shared.started.notified().await,
+            Ahead::Nothing(Some(until)) => {
+                let _early = tokio::time::timeout_at(until.into(), shared.started.notified()).await;
+            }
         }
     }
 }
@@ -179,8 +201,7 @@ fn begin<I: Images + 'static>(
             Ok(())
         }
         Ok((cell, plan)) => {
-            // While the program runs there is time for what the next cell needs.
-            shared.service.borrow_mut().supervisor.prepare_ahead();
+            shared.started.notify_one();
             tokio::task::spawn_local(async move {
                 let mut watch = Watch::new(cell, &plan);
                 let stop = async {

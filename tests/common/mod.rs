@@ -1,6 +1,8 @@
 //! What the integration tests share: running the real program, and looking for what it left over.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
 
+pub mod front;
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -259,7 +261,7 @@ fn tagged(tag: &str) -> Vec<i32> {
     .collect()
 }
 
-fn children_of(pid: i32) -> Vec<i32> {
+pub fn children_of(pid: i32) -> Vec<i32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }

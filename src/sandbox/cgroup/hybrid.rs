@@ -214,6 +214,18 @@ impl Trees {
         Ok(())
     }
 
+    /// Whether `limits` make sense and can be had here.
+    fn check(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
+        limits.check()?;
+        if limits.cpu_rate.is_some() && self.cpu.is_none() {
+            return Err(CgroupError::Unavailable {
+                what: "cpu rates need the cpu controller, which this host has not mounted".into(),
+                remedy: "mount the v1 cpu hierarchy, or ask for no cpu rate".into(),
+            });
+        }
+        Ok(())
+    }
+
     fn memory(&self) -> &Dir {
         self.parents[self.memory].group()
     }
@@ -230,35 +242,25 @@ impl Trees {
 impl Backend for Hybrid {
     fn create_cell(&mut self, name: &str, limits: &GroupLimits) -> Result<Box<dyn CellGroup>, CgroupError> {
         check_cell_name(name)?;
-        limits.check()?;
-        let trees = &self.trees;
-        let cpu = match (limits.cpu_rate, trees.cpu) {
-            (None, _) => None,
-            (Some(rate), Some(tree)) => Some((tree, rate)),
-            (Some(_), None) => {
-                return Err(CgroupError::Unavailable {
-                    what: "cpu rates need the cpu controller, which this host has not mounted".into(),
-                    remedy: "mount the v1 cpu hierarchy, or ask for no cpu rate".into(),
-                });
-            }
-        };
+        self.trees.check(limits)?;
         let mut cell = match self.spare.take() {
             Some(spare) => spare,
-            None => HybridCell::create(trees, name, cpu.map(|(tree, _)| tree))?,
+            None => HybridCell::create(&self.trees, name, limits.cpu_rate.and(self.trees.cpu))?,
         };
-        match cell.limit(limits, cpu) {
+        match cell.write_limits(limits) {
             Ok(()) => Ok(Box::new(cell)),
             Err(error) => Err(error.with_cleanup(cell.remove_groups())),
         }
     }
 
-    fn prepare_ahead(&mut self) -> Result<(), CgroupError> {
-        if self.spare.is_none() {
-            self.spares_made += 1;
-            let name = format!("spare-{}", self.spares_made);
-            self.spare = Some(HybridCell::create(&self.trees, &name, self.trees.cpu)?);
+    fn prepare_ahead(&mut self) -> Result<bool, CgroupError> {
+        if self.spare.is_some() {
+            return Ok(false);
         }
-        Ok(())
+        self.spares_made += 1;
+        let name = format!("spare-{}", self.spares_made);
+        self.spare = Some(HybridCell::create(&self.trees, &name, self.trees.cpu)?);
+        Ok(true)
     }
 
     fn kind(&self) -> Kind {
@@ -283,6 +285,8 @@ struct HybridCell {
     /// The hierarchies on which the cell has a group.
     used: Vec<usize>,
     tasks: Vec<OwnedFd>,
+    /// The limit of memory that was set last.
+    memory_bytes: Option<u64>,
     oom_event: Option<OwnedFd>,
     /// Forks refused before `kill` forbade them all: those it refuses itself are no evidence against the payload.
     refused_before_kill: OnceLock<u64>,
@@ -296,6 +300,7 @@ impl HybridCell {
             name: name.to_owned(),
             used: Vec::with_capacity(4),
             tasks: Vec::with_capacity(4),
+            memory_bytes: None,
             oom_event: None,
             refused_before_kill: OnceLock::new(),
         };
@@ -322,25 +327,36 @@ impl HybridCell {
         Ok(())
     }
 
-    fn limit(&mut self, limits: &GroupLimits, cpu: Option<(usize, f64)>) -> Result<(), CgroupError> {
+    fn write_limits(&mut self, limits: &GroupLimits) -> Result<(), CgroupError> {
         let (trees, name) = (&self.trees, self.name.as_str());
-        // memsw may not go below the limit of memory, so that comes first.
         let memory_bytes = limits.memory_bytes.to_string();
-        trees.memory().write(name, "memory.limit_in_bytes", &memory_bytes)?;
-        if trees.limits_swap {
-            trees.memory().write(name, "memory.memsw.limit_in_bytes", &memory_bytes)?;
-        } else {
+        // memsw may never be below the limit of memory: at first it is without limit.
+        let mut files = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+        if self.memory_bytes.is_some_and(|before| before < limits.memory_bytes) {
+            files.reverse();
+        }
+        for file in files.into_iter().filter(|file| trees.limits_swap || !file.contains("memsw")) {
+            trees.memory().write(name, file, &memory_bytes)?;
+        }
+        self.memory_bytes = Some(limits.memory_bytes);
+        if !trees.limits_swap {
             trees.memory().write(name, "memory.swappiness", "0")?;
         }
         if trees.limits_tcp {
             trees.memory().write(name, "memory.kmem.tcp.limit_in_bytes", &memory_bytes)?;
         }
         trees.pids().write(name, "pids.max", &limits.pids_max().to_string())?;
-        if let Some((tree, rate)) = cpu {
-            let quota = cpu_quota_us(rate).to_string();
-            trees.parents[tree].group().write(name, "cpu.cfs_quota_us", &quota)?;
+        match (trees.cpu.filter(|tree| self.used.contains(tree)), limits.cpu_rate) {
+            (Some(tree), rate) => {
+                let quota = rate.map_or("-1".to_owned(), |rate| cpu_quota_us(rate).to_string());
+                trees.parents[tree].group().write(name, "cpu.cfs_quota_us", &quota)
+            }
+            (None, None) => Ok(()),
+            // It was made without, and no process can be moved into another now.
+            (None, Some(rate)) => {
+                Err(CgroupError::Invalid { what: "cpu rate for a group without cpu", value: rate.to_string() })
+            }
         }
-        Ok(())
     }
 
     fn refused_forks(&self) -> Result<u64, CgroupError> {
@@ -359,6 +375,11 @@ impl HybridCell {
 impl CellGroup for HybridCell {
     fn join(&self) -> Join<'_> {
         Join::Tasks(&self.tasks)
+    }
+
+    fn limit(&mut self, limits: &GroupLimits) -> Result<(), CgroupError> {
+        self.trees.check(limits)?;
+        self.write_limits(limits)
     }
 
     fn joined(&mut self) {

@@ -131,9 +131,10 @@ pub struct Missing {
 pub trait Backend: Send + fmt::Debug {
     /// Makes a limited, empty group; `name` is unique among the living cells.
     fn create_cell(&mut self, name: &str, limits: &GroupLimits) -> Result<Box<dyn CellGroup>, CgroupError>;
-    /// Makes now what the next cell will need, where that takes long; it may serve one cell only, like any group.
-    fn prepare_ahead(&mut self) -> Result<(), CgroupError> {
-        Ok(())
+    /// Makes now what the next cell will need, where that takes long; it may serve one cell only, like any group. False
+    /// when there was nothing to make.
+    fn prepare_ahead(&mut self) -> Result<bool, CgroupError> {
+        Ok(false)
     }
     fn kind(&self) -> Kind;
     /// What `open` found of dead owners.
@@ -146,6 +147,8 @@ pub trait Backend: Send + fmt::Debug {
 pub trait CellGroup: Send + fmt::Debug {
     /// How a process gets in.
     fn join(&self) -> Join<'_>;
+    /// Sets other limits than those the group was made with. After an error the group must not be used.
+    fn limit(&mut self, limits: &GroupLimits) -> Result<(), CgroupError>;
     /// Closes the descriptors that only joining needed.
     fn joined(&mut self) {}
     /// Tells the group which process is the cell's init. Only `none` needs to know.

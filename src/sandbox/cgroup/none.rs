@@ -74,6 +74,10 @@ impl CellGroup for NoCell {
         Join::Nothing
     }
 
+    fn limit(&mut self, limits: &GroupLimits) -> Result<(), CgroupError> {
+        limits.check()
+    }
+
     fn adopt(&mut self, init_pid: i32) -> Result<(), CgroupError> {
         let opened = Pid::from_raw(init_pid)
             .ok_or(Errno::SRCH)

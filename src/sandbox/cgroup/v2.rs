@@ -156,13 +156,7 @@ impl Tree {
 impl Backend for V2 {
     fn create_cell(&mut self, name: &str, limits: &GroupLimits) -> Result<Box<dyn CellGroup>, CgroupError> {
         check_cell_name(name)?;
-        limits.check()?;
-        if limits.cpu_rate.is_some() && !self.tree.has_cpu {
-            return Err(CgroupError::Unavailable {
-                what: "cpu rates need the cpu controller, which is not enabled for our groups".into(),
-                remedy: "enable +cpu in the cgroup.subtree_control of the groups above, or ask for no cpu rate".into(),
-            });
-        }
+        check(&self.tree, limits)?;
         let group = self.tree.group();
         group.create(name)?;
         match limit(&self.tree, name, limits).and_then(|()| group.open_group_for_clone(name)) {
@@ -186,6 +180,18 @@ impl Backend for V2 {
     }
 }
 
+/// Whether `limits` make sense and can be had here.
+fn check(tree: &Tree, limits: &GroupLimits) -> Result<(), CgroupError> {
+    limits.check()?;
+    if limits.cpu_rate.is_some() && !tree.has_cpu {
+        return Err(CgroupError::Unavailable {
+            what: "cpu rates need the cpu controller, which is not enabled for our groups".into(),
+            remedy: "enable +cpu in the cgroup.subtree_control of the groups above, or ask for no cpu rate".into(),
+        });
+    }
+    Ok(())
+}
+
 fn limit(tree: &Tree, name: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
     let group = tree.group();
     group.write(name, "memory.max", &limits.memory_bytes.to_string())?;
@@ -194,10 +200,12 @@ fn limit(tree: &Tree, name: &str, limits: &GroupLimits) -> Result<(), CgroupErro
     }
     group.write(name, "memory.oom.group", "1")?;
     group.write(name, "pids.max", &limits.pids_max().to_string())?;
-    if let Some(rate) = limits.cpu_rate {
-        group.write(name, "cpu.max", &format!("{} {CPU_PERIOD_US}", cpu_quota_us(rate)))?;
+    match limits.cpu_rate {
+        Some(rate) => group.write(name, "cpu.max", &format!("{} {CPU_PERIOD_US}", cpu_quota_us(rate))),
+        // What an earlier limit left must not go on.
+        None if tree.has_cpu => group.write(name, "cpu.max", &format!("max {CPU_PERIOD_US}")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[derive(Debug)]
@@ -210,6 +218,11 @@ struct V2Cell {
 impl CellGroup for V2Cell {
     fn join(&self) -> Join<'_> {
         Join::AtClone(self.directory.as_fd())
+    }
+
+    fn limit(&mut self, limits: &GroupLimits) -> Result<(), CgroupError> {
+        check(&self.tree, limits)?;
+        limit(&self.tree, &self.name, limits)
     }
 
     fn contains(&self, pid: i32) -> Result<bool, CgroupError> {
