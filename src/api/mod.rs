@@ -19,6 +19,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use self::caller::Identity;
 use self::error::NativeError;
@@ -73,11 +75,13 @@ async fn count(State(service): State<Arc<Service>>, identity: Identity, request:
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let took_ms = stream::milliseconds(began.elapsed());
     let Identity { request_id, address, .. } = identity;
-    tracing::info!(target: "requests", %method, route, status, took_ms, address, request_id);
+    let span = tracing::info_span!(target: "requests", "request", %method, route, address, request_id, status = Empty);
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.record("status", status);
+    let took_ms = stream::milliseconds(began.elapsed());
+    span.in_scope(|| tracing::info!(target: "requests", took_ms, "answered"));
     service.metrics.requests.get_or_create(&RequestLabels { route, status }).inc();
     response
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Flags};
+use crate::daemon::log::{self, Style};
 use crate::sandbox::cgroup::Choice;
 use crate::supervisor::PoolSize;
 use crate::words::limits::{parse_count, parse_size, parse_time};
@@ -228,13 +229,18 @@ pub fn main() -> ExitCode {
         }
     };
     let is_service = matches!(cli.command, Command::Serve(_) | Command::Front { .. } | Command::Supervisor { .. });
-    let log = cli.settings.log.clone().unwrap_or_else(|| if is_service { "info" } else { "warn" }.to_owned());
-    start_log(&log, is_service, cli.settings.log_json);
+    let filter = cli.settings.log.clone().unwrap_or_else(|| if is_service { "info" } else { "warn" }.to_owned());
+    let style = match (is_service, cli.settings.log_json) {
+        (false, _) => Style::Command,
+        (true, false) => Style::Service,
+        (true, true) => Style::Json,
+    };
+    log::start(&filter, style);
     if let Command::Front { uid, gid } = cli.command {
         // Before anything is read.
         return serve::front(uid, gid);
     }
-    let log_flags = [OsString::from("--log"), log.into()];
+    let log_flags = [OsString::from("--log"), filter.into()];
     let flags = Flags {
         config: cli.settings.config,
         rootfs_dir: cli.settings.rootfs_dir,
@@ -274,25 +280,6 @@ pub fn main() -> ExitCode {
         say_error(&error);
         ExitCode::from(EXIT_SANDBOX_FAILED)
     })
-}
-
-fn start_log(filter: &str, is_service: bool, json: bool) {
-    use tracing_subscriber::EnvFilter;
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    let parsed = || EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
-    if json {
-        log.json().with_env_filter(parsed()).init();
-    } else if is_service {
-        log.with_env_filter(parsed()).init();
-    } else {
-        // A plain level needs no filter language, whose start costs every run.
-        match filter.parse::<tracing::Level>() {
-            Ok(level) => log.without_time().with_max_level(level).init(),
-            Err(_) => log.without_time().with_env_filter(parsed()).init(),
-        }
-    }
 }
 
 /// The loop that watches a cell, its streams and our signals.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::{Control, FromFront, ToFront};
 use super::listen::{self, Bounds, Listener};
+use super::log::Traces;
 use super::privileges;
 use crate::api;
 use crate::history::History;
@@ -52,6 +53,10 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
     }
     let handover = handover.context("the parent sent no configuration")?;
     let settings = handover.settings.clone();
+    // Without its collector the service serves all the same.
+    let traces = settings.otel_endpoint.as_deref().and_then(|endpoint| {
+        Traces::start(endpoint).map_err(|error| tracing::error!(error = format!("{error:#}"), "no traces")).ok()
+    });
     let concurrent_max = handover.concurrent_max;
     let history = settings.history.enabled.then(|| open_history(&settings)).flatten();
     let current = Current::new(handover).map_err(anyhow::Error::msg)?;
@@ -93,6 +98,9 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
         }
     }
     drain(&service, stop, serving).await;
+    if let Some(traces) = traces {
+        let _ = tokio::task::spawn_blocking(|| traces.end()).await;
+    }
     Ok(())
 }
 

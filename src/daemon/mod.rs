@@ -14,5 +14,6 @@ mod control;
 pub mod front;
 pub mod handover;
 mod listen;
+pub mod log;
 pub mod parent;
 pub mod privileges;

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use self::admission::{Admission, Bounds, Place, Ticket};
 use self::compiled::CompileCache;
@@ -355,7 +357,9 @@ impl Service {
         self.executions.add(&execution);
         self.note_start(&current, &execution, &submission);
         let run = Run { plan, submission, stdin, signals, queue_time_max: current.settings.queue_time_max };
-        tokio::spawn(Arc::clone(self).run(Arc::clone(&execution), ticket, run));
+        let (id, language) = (&execution.about.id, execution.about.language.as_deref());
+        let span = tracing::info_span!(target: "runs", "run", id, language, status = Empty);
+        tokio::spawn(Arc::clone(self).run(Arc::clone(&execution), ticket, run).instrument(span));
         Ok(execution)
     }
 
@@ -371,6 +375,7 @@ impl Service {
             }
         };
         self.count(&execution, &answer, began.elapsed() - queue_time);
+        tracing::Span::current().record("status", answer.run.status);
         let extract = run.submission.extract;
         execution.finish(answer);
         // The next may begin before this one is written down.
