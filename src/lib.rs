@@ -22,6 +22,7 @@
 //! runner                one run with its streams, compile step first
 //! config                the only reader of configuration files and environment
 //! machine               this machine under a configuration: limits, images, versions
+//! service               keys, rates: the HTTP service beneath its dialects
 //! check                 what the machine can enforce, measured in cells
 //! api                   the faces' own words, one file a dialect
 //! cli                   the command line
@@ -48,5 +49,6 @@ pub mod plan;
 pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
+pub mod service;
 pub mod supervisor;
 pub mod words;

@@ -53,6 +53,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("runner", vec!["supervisor", "sandbox", "plan", "words"]),
         ("config", vec!["sandbox", "rootfs", "plan", "words"]),
         ("machine", vec!["config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        ("service", vec!["history", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("check", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("api", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         (
