@@ -1,10 +1,12 @@
 //! The command line: definitions, from which help, completions and man pages are made, and one file a command.
 
 mod check;
+mod config;
 mod documents;
 mod languages;
 mod rootfs;
 mod run;
+pub mod serve_arguments;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -76,6 +78,8 @@ enum Command {
     /// Build, list, verify and remove root filesystem images
     #[command(subcommand)]
     Rootfs(rootfs::RootfsCommand),
+    /// Print the settings in force and where each came from; make keys
+    Config(Box<config::ConfigArguments>),
     /// Serve a front on stdin by the supervisor protocol
     #[command(hide = true)]
     Supervisor {
@@ -223,6 +227,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&config, &arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
+        Command::Config(arguments) => config::main(&config, &arguments),
         Command::Supervisor { cells_max } => supervisor::main(&config, cells_max),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
