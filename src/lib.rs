@@ -23,6 +23,7 @@
 //! history               what was run and what came of it, kept in a database
 //! config                the only reader of configuration files and environment
 //! machine               this machine under a configuration: limits, images, versions
+//! service               keys, rates: the HTTP service beneath its dialects
 //! check                 what the machine can enforce, measured in cells
 //! api                   the faces' own words, one file a dialect
 //! cli                   the command line

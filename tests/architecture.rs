@@ -54,6 +54,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("history", vec!["words"]),
         ("config", vec!["sandbox", "rootfs", "plan", "words"]),
         ("machine", vec!["config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        ("service", vec!["history", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("check", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("answer", vec!["runner", "supervisor", "plan", "words"]),
         ("service", vec!["answer", "history", "runner", "supervisor", "plan", "sandbox", "words"]),

@@ -1,11 +1,12 @@
 //! The native face's one shape of errors, and the status codes of all faces.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::service::rate::RateState;
 use crate::service::refusal::{Class, Refusal};
 
 /// Why a request was not served.
@@ -58,10 +59,20 @@ pub fn with_headers(refusal: &Refusal, mut response: Response) -> Response {
         let seconds = (after.as_millis().div_ceil(1000) as u64).max(1);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(state) = &refusal.rate {
+        add_rate_headers(state, &mut response);
+    }
     if refusal.class == Class::Unauthorized {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// Where the caller stands with its rate limit.
+pub fn add_rate_headers(state: &RateState, response: &mut Response) {
+    for (name, value) in state.headers() {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
+    }
 }
 
 pub fn status_code(class: Class) -> StatusCode {

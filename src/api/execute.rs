@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Identity;
-use super::error::{ErrorBody, NativeError};
+use super::error::{ErrorBody, NativeError, add_rate_headers};
 use super::{body, stream};
 use crate::answer::{self, Answer};
 use crate::history::ListQuery;
@@ -204,13 +204,27 @@ pub async fn execute(
     request: Request,
 ) -> Result<Response, NativeError> {
     let caller = identity.caller()?;
-    service.check_rate(&caller)?;
+    let rate = service.check_rate(&caller)?;
+    let mut response =
+        execute_now(service, caller, identity.request_id, request).await.unwrap_or_else(NativeError::into_response);
+    if let Some(rate) = rate {
+        add_rate_headers(&rate, &mut response);
+    }
+    Ok(response)
+}
+
+async fn execute_now(
+    service: Arc<Service>,
+    caller: Caller,
+    request_id: String,
+    request: Request,
+) -> Result<Response, NativeError> {
     let form = stream::Form::wanted(request.headers());
     let current = service.current();
     let body: ExecuteBody = body::json(request, &current.settings).await?;
     let (detached, chunks) = (body.detached, body.chunks);
     let form = form.or(body.stream.then_some(stream::Form::Sse));
-    let submission = submission(body, caller, identity.request_id)?;
+    let submission = submission(body, caller, request_id)?;
     let execution = service.submit(submission)?;
     if detached {
         let location = format!("/api/execute/{}", execution.about.id);

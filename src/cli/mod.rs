@@ -1,11 +1,13 @@
 //! The command line: definitions, from which help, completions and man pages are made, and one file a command.
 
 mod check;
+mod config;
 mod documents;
 mod languages;
 mod rootfs;
 mod run;
 mod serve;
+pub mod serve_arguments;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -77,7 +79,10 @@ enum Command {
     #[command(subcommand)]
     Rootfs(rootfs::RootfsCommand),
     /// Serve programs over HTTP
-    Serve(serve::ServeArguments),
+    #[command(after_help = serve_arguments::SERVE_EXAMPLES)]
+    Serve(serve_arguments::ServeArguments),
+    /// Print the settings in force and where each came from; make keys
+    Config(Box<config::ConfigArguments>),
     /// Serve a front on stdin by the supervisor protocol
     #[command(hide = true)]
     Supervisor {
@@ -273,6 +278,7 @@ pub fn main() -> ExitCode {
                 PoolSize { cells_per_shape: pool_cells_per_shape, idle_time: pool_idle_time, ..PoolSize::default() };
             supervisor::main(&config, cells_max, use_host_image, pool)
         }
+        Command::Config(arguments) => config::main(&config, &arguments),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
     });

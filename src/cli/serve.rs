@@ -4,34 +4,20 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use clap::Args;
 use nix::unistd::{Gid, Uid};
 
-use super::{EXIT_SANDBOX_FAILED, say_error};
+use super::serve_arguments::ServeArguments;
+use super::{EXIT_SANDBOX_FAILED, say_error, say_warning};
 use crate::config::{Config, Flags};
 use crate::daemon::{front as front_process, parent};
-use crate::words::settings::{Listen, ServiceSettings};
-
-#[derive(Args)]
-pub struct ServeArguments {
-    #[arg(long)]
-    listen: Vec<std::net::SocketAddr>,
-    #[arg(long)]
-    state_dir: Option<std::path::PathBuf>,
-}
 
 pub fn main(flags: Flags, log_flags: Vec<OsString>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let child_flags = child_flags(&flags, log_flags);
     let load = move || {
         let config = Config::load(&flags)?;
-        let mut settings = ServiceSettings::default();
-        if !arguments.listen.is_empty() {
-            settings.listen = arguments.listen.iter().copied().map(Listen::Tcp).collect();
-        }
-        if let Some(state_dir) = &arguments.state_dir {
-            settings.state_dir = state_dir.clone();
-        }
-        Ok((config, settings))
+        let service = config.service(arguments.flags())?;
+        service.warnings.iter().for_each(|warning| say_warning(warning));
+        Ok((config, service.settings))
     };
     parent::main(&parent::Options { load: Box::new(load), flags: child_flags })?;
     Ok(ExitCode::SUCCESS)

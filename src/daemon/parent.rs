@@ -180,7 +180,11 @@ impl Parent<'_> {
     fn command(&self, name: &str, stdin: OwnedFd) -> anyhow::Result<Command> {
         let mut command = Command::new("/proc/self/exe");
         // What `ps` shows.
-        command.arg0("sandboxd").args(&self.options.flags).arg(name);
+        command.arg0("sandboxd").args(&self.options.flags);
+        if self.handover.settings.log_json {
+            command.arg("--log-json");
+        }
+        command.arg(name);
         command.stdin(Stdio::from(stdin)).stdout(Stdio::null()).kill_on_drop(true);
         // Signals of the terminal are for us to hand on.
         command.process_group(0);

@@ -14,10 +14,12 @@ pub mod handover;
 pub mod keys;
 pub mod metrics;
 pub mod policy;
+pub mod rate;
 pub mod refusal;
 pub mod registry;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,8 +35,10 @@ use self::compiled::CompileCache;
 use self::execution::{About, EventKind, Execution};
 use self::fleet::Fleet;
 use self::handover::{Handover, LanguageState};
+use self::keys::Keys;
 use self::metrics::{LanguageLabel, Metrics, RunLabels};
 use self::policy::Policies;
+use self::rate::{Limiters, RateState};
 use self::refusal::{Class, Refusal};
 use self::registry::Registry;
 use crate::answer::{self, Answer};
@@ -62,7 +66,8 @@ pub struct Current {
     pub languages: BTreeMap<String, LanguageState>,
     pub problems: Vec<String>,
     pub policies: Policies,
-    pub keys: keys::Keys,
+    pub keys: Keys,
+    limiters: Limiters,
 }
 
 pub struct Service {
@@ -137,7 +142,8 @@ impl Current {
         }
         let policies = Policies::new(&handover.settings.policies)?;
         Ok(Current {
-            keys: keys::Keys::new(&handover.settings.keys),
+            keys: Keys::new(&handover.settings.keys).map_err(|error| error.to_string())?,
+            limiters: Limiters::new(&handover.settings.keys, handover.settings.rate),
             settings: handover.settings,
             profiles,
             host: handover.host,
@@ -290,8 +296,23 @@ impl Service {
         Arc::clone(&self.compiled.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub fn check_rate(&self, _caller: &Caller) -> Result<(), Refusal> {
-        Ok(())
+    /// Counts a request of `caller`.
+    ///
+    /// # Errors
+    /// It is one too many; whoever made it may come again later.
+    pub fn check_rate(&self, caller: &Caller) -> Result<Option<RateState>, Refusal> {
+        let subject = match &caller.key {
+            Some(key) => rate::Caller::Key(key),
+            None => rate::Caller::Address(caller.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+        };
+        self.current().limiters.check(subject).map_err(|retry| {
+            let name = caller.name();
+            tracing::warn!(target: "security", caller = name, limit = retry.state.limit, "rate limited");
+            self.metrics.refused.get_or_create(&metrics::CodeLabel { code: "rate_limited" }).inc();
+            let message = format!("{name} has used up its {} requests", retry.state.limit);
+            let refusal = Refusal::new(Class::TooManyRequests, "rate_limited", message);
+            Refusal { rate: Some(retry.state), ..refusal }.retry_after(retry.after)
+        })
     }
 
     /// Brings the gauges up to date.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::rate::RateState;
 use crate::words::request::RequestError;
 
 /// Whose turn it is to do something about it; each face has its own way to say so.
@@ -38,11 +39,13 @@ pub struct Refusal {
     /// The part of the request that is at fault.
     pub field: Option<String>,
     pub retry_after: Option<Duration>,
+    /// Where the caller stands with its rate limit, if that is why.
+    pub rate: Option<RateState>,
 }
 
 impl Refusal {
     pub fn new(class: Class, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { class, code, message: message.into(), hint: None, field: None, retry_after: None }
+        Refusal { class, code, message: message.into(), hint: None, field: None, retry_after: None, rate: None }
     }
 
     pub fn bad(code: &'static str, field: impl Into<String>, message: impl Into<String>) -> Refusal {
