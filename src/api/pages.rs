@@ -61,6 +61,9 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "highlight.js": SCRIPT,
         "output.js": SCRIPT,
         "verdict.js": SCRIPT,
+        "files.js": SCRIPT,
+        "refusal.js": SCRIPT,
+        "words.js": SCRIPT,
         "share.js": SCRIPT,
         "samples.js": SCRIPT,
         "docs.js": SCRIPT,
@@ -108,6 +111,8 @@ pub fn pages<S: Clone + Send + Sync + 'static>(
         .route("/", get(async move |headers: HeaderMap| front_page(&headers, &*languages)))
         .route("/play", get(async |headers: HeaderMap| file("play.html", &headers)))
         .route("/docs", get(async |headers: HeaderMap| file("docs.html", &headers)))
+        // Browsers ask for it by themselves, where a JSON answer is looked at for instance.
+        .route("/favicon.ico", get(async |headers: HeaderMap| file("icon.svg", &headers)))
         .route("/pages/{name}", get(async |Path(name): Path<String>, headers: HeaderMap| file(&name, &headers)))
 }
 
@@ -239,7 +244,7 @@ mod tests {
         let names: Vec<_> = ASSETS.iter().map(|asset| asset.name).collect();
         let mut references = 0;
         for asset in ASSETS.iter() {
-            let quoted = asset.content.split(['"', '\'']).skip(1).step_by(1);
+            let quoted = asset.content.split(['"', '\'']);
             for name in quoted.filter_map(|text| text.strip_prefix("/pages/").or(text.strip_prefix("./"))) {
                 assert!(names.contains(&name), "{} refers to {name}", asset.name);
                 references += 1;

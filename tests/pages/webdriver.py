@@ -132,7 +132,7 @@ class Browser:
     def complaints(self):
         """What the console got since the last call: errors of scripts, of the policy, of resources."""
         entries = self.call("POST", f"{self.session}/se/log", {"type": "browser"})
-    X
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def screenshot(self, path):
         path.write_bytes(base64.b64decode(self.call("GET", f"{self.session}/screenshot")))

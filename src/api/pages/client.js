@@ -4,6 +4,8 @@
 const KEY = "sandboxd.key";
 /** Times a broken stream of events is taken up again before the run counts as lost. */
 const RESUMES_MAX = 3;
+/** Milliseconds of work on events before the page gets its turn. */
+const WORK_MAX = 12;
 
 /** A refusal of the service, or no answer at all (`status` 0). */
 export class ApiError extends Error {
@@ -78,11 +80,19 @@ export async function* serverSentEvents(stream) {
   }
 }
 
-/** Not every browser lets one iterate over a stream. */
+/**
+ * The pieces of a stream (not every browser lets one iterate over it).
+ * What is there already comes without a pause, so a flood would keep the page from being drawn and from hearing Stop.
+ */
 async function* readable(stream) {
   const reader = stream.getReader();
+  let rested = performance.now();
   try {
     for (;;) {
+      if (performance.now() - rested > WORK_MAX) {
+        await new Promise((resolve) => setTimeout(resolve));
+        rested = performance.now();
+      }
       const { done, value } = await reader.read();
       if (done) return;
       yield value;

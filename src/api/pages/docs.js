@@ -54,7 +54,9 @@ export function curl(spec, { method, path, operation, parameters }) {
   }
   const answers = Object.values(operation.responses ?? {}).map((answer) => resolve(spec, answer));
   const streams = answers.some((answer) => answer.content && Object.keys(answer.content).every((name) => name === "text/event-stream"));
-  const start = `curl${streams ? " -N" : ""}${method === "get" ? "" : ` -X ${method.toUpperCase()}`}`;
+  // With a body curl makes a POST by itself.
+  const usual = method === (type ? "post" : "get");
+  const start = `curl${streams ? " -N" : ""}${usual ? "" : ` -X ${method.toUpperCase()}`}`;
   const target = quoted(location.origin + address + (query.length > 0 ? `?${query.join("&")}` : ""));
   return [`${start} ${target}`, ...lines].join(" \\\n  ");
 }

@@ -2,10 +2,13 @@
 import { ApiError, Conversation, cancel, execute, key, languages } from "./client.js";
 import { copy } from "./copy.js";
 import { Editor } from "./editor.js";
-import { Output, bytesOf } from "./output.js";
+import { showFiles } from "./files.js";
+import { Output } from "./output.js";
+import { refusal } from "./refusal.js";
 import { sample } from "./samples.js";
 import { decode, encode } from "./share.js";
-import { headline, size, time, title, verdict } from "./verdict.js";
+import { headline, time, title, verdict } from "./verdict.js";
+import { splitWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const DRAFT = "sandboxd.draft";
@@ -21,8 +24,6 @@ const state = {
   language: "",
   /** The run under way: `{id, abort, conversation, started, timer, stage}`. */
   run: null,
-  countdown: 0,
-  files: [],
 };
 
 // Languages ------------------------------------------------------------------------------------------------------------
@@ -131,18 +132,6 @@ function draft() {
 
 const limitFields = () => [...document.querySelectorAll("[data-limit]")];
 
-/** Words as a shell would cut them, without expanding anything. */
-export function splitWords(text) {
-  const words = [];
-  for (const match of text.matchAll(/(?:\\[\s\S]|"(?:\\[\s\S]|[^"\\])*"?|'[^']*'?|[^\s"'\\])+/g)) {
-    const plain = match[0].replace(/\\([\s\S])|"((?:\\[\s\S]|[^"\\])*)"?|'([^']*)'?/g, (_, escaped, double, single) =>
-      escaped ?? single ?? double.replace(/\\(["\\$`])/g, "$1"),
-    );
-    words.push(plain);
-  }
-  return words;
-}
-
 /** The body of the request; an `ApiError` names the field that cannot be read. */
 function requestBody() {
   const { language, code, stdin, args, files, interactive } = current();
@@ -169,7 +158,6 @@ function requestBody() {
 
 async function run() {
   if (state.run || $("run").disabled) return;
-  clearInterval(state.countdown);
   let body;
   try {
     for (const field of document.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
@@ -179,7 +167,7 @@ async function run() {
     return;
   }
   output.clear();
-  showFiles([]);
+  showFiles($("files"), []);
   $("download").disabled = true;
   const interactive = $("interactive").checked;
   const one = { id: "", abort: new AbortController(), conversation: null, started: performance.now(), stage: "", text: "Sent" };
@@ -250,7 +238,7 @@ function finish(one, answer = null) {
       }
     }
     showVerdict(...verdict(answer));
-    showFiles(answer.files_out ?? []);
+    showFiles($("files"), answer.files_out ?? []);
     announce(`${title(answer)}. ${answer.message ?? ""}`);
   }
   output.end();
@@ -296,115 +284,27 @@ function note(text) {
   noteTimer = setTimeout(() => ($("note").textContent = ""), 6000);
 }
 
-const IMAGES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp", svg: "image/svg+xml" };
-
-function showFiles(files) {
-  for (const url of state.files.splice(0)) URL.revokeObjectURL(url);
-  const figures = files.map(({ name, bytes, content, encoding }) => {
-    const data = encoding === "base64" ? bytesOf(content) : new TextEncoder().encode(content);
-    const figure = document.createElement("figure");
-    const type = IMAGES[name.split(".").at(-1).toLowerCase()];
-    if (type) {
-      const image = document.createElement("img");
-      image.src = encoding === "base64" ? `data:${type};base64,${content}` : `data:${type},${encodeURIComponent(content)}`;
-      image.alt = `${name}, made by the program`;
-      figure.append(image);
-    }
-    const link = document.createElement("a");
-    // Never the file's own type: what a program made must not open as a page of this server.
-    link.href = URL.createObjectURL(new Blob([data], { type: "application/octet-stream" }));
-    link.download = name.split("/").at(-1);
-    link.textContent = name;
-    state.files.push(link.href);
-    figure.append(link, ` ${size(bytes ?? data.length)}`);
-    return figure;
-  });
-  $("files").replaceChildren(...figures);
-  if (figures.length > 0) $("files").scrollIntoView({ block: "nearest" });
-}
-
-const REFUSALS = {
-  0: ["No connection", "Check that the server runs and can be reached, then try again."],
-  400: ["Not accepted", ""],
-  401: ["An API key is needed", "Runs on this server need a key. It is kept for this tab only."],
-  403: ["Not allowed", "The API key does not allow this."],
-  404: ["Not found", ""],
-  408: ["Too slow", "The request did not arrive in time. Try again."],
-  413: ["Too large", "Make the program or its input smaller."],
-  415: ["Not accepted", ""],
-  429: ["Too many runs", ""],
-  503: ["The server is busy", ""],
-};
-
 function showError(error, retry = null) {
-  if (!(error instanceof ApiError)) console.error(error);
-  const { status = 500, hint = "", field = "", retryAfter = 0 } = error;
-  const [name, remedy] = REFUSALS[status] ?? ["The server failed", "This is not the program's fault. Try again later."];
-  const wrongKey = status === 401 && key.get() !== "";
-  const message = error instanceof ApiError ? error.message : "the answer could not be read";
-  const line = headline(status === 429 || status === 503 ? "warn" : "bad", wrongKey ? "The API key was not accepted" : name,
-    message.charAt(0).toUpperCase() + message.slice(1));
-  const paragraph = document.createElement("p");
-  paragraph.className = "hint";
-  paragraph.textContent = hint ? hint.charAt(0).toUpperCase() + hint.slice(1) : remedy;
-  showVerdict(line, paragraph);
-  announce(`${name}. ${message}`);
-  if (status === 401) $("verdict").append(keyForm(retry ?? run));
-  if (status === 0 && retry === readLanguages) $("verdict").append(retryButton(retry));
-  if (retryAfter > 0) countDown(paragraph, paragraph.textContent, retryAfter);
-  const place = limitFields().find(({ dataset }) => field && field.endsWith(dataset.limit));
-  const input = place ?? { args: $("args"), stdin: $("stdin"), files_out: $("files-out") }[field?.split(/[.[]/)[0]];
+  const { name, nodes, field } = refusal(error, {
+    hadKey: key.get() !== "",
+    retry: retry === readLanguages ? retry : null,
+    onKey: (value) => {
+      key.set(value);
+      $("key-kept").hidden = key.get() === "";
+      (retry ?? run)();
+    },
+    onReady: () => announce("You can try again now."),
+  });
+  showVerdict(...nodes);
+  announce(`${name}. ${error.message}`);
+  $("key")?.focus();
+  const place = limitFields().find(({ dataset }) => field.endsWith(dataset.limit));
+  const input = place ?? { args: $("args"), stdin: $("stdin"), files_out: $("files-out") }[field.split(/[.[]/)[0]];
   if (input) {
     input.closest("details")?.setAttribute("open", "");
     input.setAttribute("aria-invalid", "true");
     input.focus();
   }
-}
-
-function countDown(paragraph, before, seconds) {
-  const end = performance.now() + seconds * 1000;
-  const tick = () => {
-    const left = Math.ceil((end - performance.now()) / 1000);
-    const when = left > 0 ? `Try again in ${left} s.` : "You can try again now.";
-    paragraph.textContent = `${before && `${before.replace(/\.?$/, ".")} `}${when}`;
-    if (left <= 0) {
-      clearInterval(state.countdown);
-      announce("You can try again now.");
-    }
-  };
-  clearInterval(state.countdown);
-  state.countdown = setInterval(tick, 250);
-  tick();
-}
-
-function retryButton(retry) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "button";
-  button.textContent = "Try again";
-  button.addEventListener("click", retry);
-  return button;
-}
-
-function keyForm(retry) {
-  const form = document.createElement("form");
-  form.className = "key-form";
-  const label = document.createElement("label");
-  const input = document.createElement("input");
-  Object.assign(input, { type: "password", className: "field", id: "key", autocomplete: "off", required: true });
-  label.append("API key", input);
-  const button = document.createElement("button");
-  button.className = "button primary";
-  button.textContent = "Use key";
-  form.append(label, button);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    key.set(input.value.trim());
-    $("key-kept").hidden = key.get() === "";
-    retry();
-  });
-  queueMicrotask(() => input.focus());
-  return form;
 }
 
 // Buttons and keys -----------------------------------------------------------------------------------------------------

@@ -72,9 +72,11 @@ function constraints(schema) {
   if ("const" in schema) rules.push(`always ${shown(schema.const)}`);
   if (schema.default !== undefined) rules.push(`default ${shown(schema.default)}`);
   const bounds = [["minimum", "at least"], ["exclusiveMinimum", "more than"], ["maximum", "at most"],
-    ["exclusiveMaximum", "less than"], ["minLength", "characters at least"], ["maxLength", "characters at most"],
-    ["minItems", "items at least"], ["maxItems", "items at most"]];
-  for (const [name, words] of bounds) if (schema[name] !== undefined) rules.push(`${words} ${schema[name]}`);
+    ["exclusiveMaximum", "less than"], ["minLength", "at least", "characters"], ["maxLength", "at most", "characters"],
+    ["minItems", "at least", "items"], ["maxItems", "at most", "items"]];
+  for (const [name, words, unit = ""] of bounds) {
+    if (schema[name] !== undefined) rules.push(`${words} ${schema[name].toLocaleString("en")} ${unit}`.trim());
+  }
   if (schema.pattern) rules.push(`pattern ${schema.pattern}`);
   if (schema.readOnly) rules.push("read only");
   if (schema.deprecated) rules.push("deprecated");
