@@ -100,15 +100,19 @@ impl Asset {
     }
 }
 
-/// The router of `/`, `/play`, `/docs` and `/pages/…`, the files those three are made of.
+/// The router of `/`, `/play`, `/docs` and the files those three are made of.
 ///
 /// `languages` gives the ids of the languages at the time of the call: profiles may be read again while serving.
 pub fn pages<S: Clone + Send + Sync + 'static>(
     languages: impl Fn() -> Vec<String> + Send + Sync + 'static,
 ) -> Router<S> {
     let languages = Arc::new(languages);
+    files().route("/", get(async move |headers: HeaderMap| front_page(&headers, languages())))
+}
+
+/// All of [`pages`] but `/`, for a service whose `/` is more than a page.
+pub fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", get(async move |headers: HeaderMap| front_page(&headers, &*languages)))
         .route("/play", get(async |headers: HeaderMap| file("play.html", &headers)))
         .route("/docs", get(async |headers: HeaderMap| file("docs.html", &headers)))
         // Browsers ask for it by themselves, where a JSON answer is looked at for instance.
@@ -116,8 +120,8 @@ pub fn pages<S: Clone + Send + Sync + 'static>(
         .route("/pages/{name}", get(async |Path(name): Path<String>, headers: HeaderMap| file(&name, &headers)))
 }
 
-/// A page for browsers, and for everything else the same facts as JSON.
-fn front_page(headers: &HeaderMap, languages: &dyn Fn() -> Vec<String>) -> Response {
+/// `/`: a page for browsers, and for everything else the same facts as JSON.
+pub fn front_page(headers: &HeaderMap, languages: Vec<String>) -> Response {
     let mut response = if accepts_html(headers) {
         file("index.html", headers)
     } else {
@@ -130,7 +134,7 @@ fn front_page(headers: &HeaderMap, languages: &dyn Fn() -> Vec<String>) -> Respo
             "openapi": "/openapi.json",
             "execute": "/api/execute",
             "websocket": "/ws",
-            "languages": languages(),
+            "languages": languages,
         }))
         .into_response();
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -80,6 +80,8 @@ class Page:
         return self.browser.script("return [...document.querySelectorAll(`#text .${arguments[0]}`)].map(e => e.textContent).join('')", name)
 
     def shot(self, name):
+        # Colours take a moment to change.
+        time.sleep(0.2)
         self.browser.screenshot(self.screenshots / f"{name}.png")
 
     def no_scroll(self):
@@ -160,8 +162,8 @@ def what_a_program_writes_stays_text(page):
     within(attack, page.output())
     same(page.browser.script("return document.querySelectorAll('#output img, #output script').length"), 0)
     same(page.browser.script("return document.querySelector('.ansi-red').textContent"), "red")
-    within("\u241b[2J", page.output())
-    within("<U+202E>abc \u2400", page.output())
+    within("^[[2J", page.output())
+    within("<U+202E>abc ^@", page.output())
     within("\ufffd\ufffd bytes", page.output())
     assert "owned" not in page.browser.script("return document.title")
 
@@ -226,10 +228,46 @@ def the_editor_indents_and_can_be_left_by_keyboard(page):
     browser.keys("Control+z")
     same(browser.script(value), "    def f(x):\n        return x\n    f(1)")
     same(browser.focus(), "code")
+    browser.keys("Home")
+    browser.set("#code", "x" * 400)
+    browser.keys("End")
+    assert browser.script("return document.getElementById('editor').scrollLeft") > 1000, "the caret is in view"
+    browser.keys("Home")
+    same(browser.script("return document.getElementById('editor').scrollLeft"), 0)
+    browser.set("#code", "def f(x):\n    return x\nf(1)")
     browser.keys("Escape", "Tab")
     same(browser.focus(), "stdin")
     browser.keys("Shift+Tab")
     same(browser.focus(), "code")
+
+
+@test
+def colours_follow_the_language(page):
+    page.play(language=None)
+
+    def kinds(language, text):
+        return page.browser.script("""
+            const [language, text] = arguments;
+            return import('/pages/highlight.js').then(({ paint }) => {
+              const pieces = paint(text, language);
+              if (pieces.map(p => p.textContent ?? p).join('') !== text) throw new Error('the text was changed');
+              return pieces.filter(p => p.className).map(p => `${p.className}:${p.textContent}`) })""", language, text)
+
+    same(kinds("python", 'x = f"""a\n\'b""" # c "d"\nif y1: 0x1F'),
+         ['string:f"""a\n\'b"""', 'comment:# c "d"', "word:if", "number:0x1F"])
+    same(kinds("python", "print('open\nreturn 1"), ["string:'open", "word:return", "number:1"])
+    same(kinds("javascript", "const r = /[\"/]'/g; a / b / c // 'd'\n`x\n${y}`"),
+         ["word:const", "string:/[\"/]'/g", "comment:// 'd'", "string:`x\n${y}`"])
+    same(kinds("cpp", '#include <x>\nauto s = R"q(")" // no)q"; /* a\nb */ int n = 1\'000;'),
+         ["meta:#include", "word:auto", 'string:R"q(")" // no)q"', "comment:/* a\nb */", "word:int", "number:1'000"])
+    same(kinds("bash", "echo $# ${#a} a#b \\' # it's\ncat <<'END'\nit's\nEND\nif true"),
+         ["comment:# it's", "string:<<'END'\nit's\nEND", "word:if"])
+    same(kinds("cobol", "if 'x'"), [])
+    for language in ("python", "bash", "cpp", "c", "javascript", "typescript"):
+        started = time.monotonic()
+        for hostile in ("'" * 20000, "/*" * 10000, '"\\' * 10000, "<<A\n" * 4000, 'R"(' * 9000, "`" * 20001, "/[" * 9000, "\t" * 20000):
+            kinds(language, hostile)
+        assert time.monotonic() - started < 8, f"{language}: colours took {time.monotonic() - started:.1f} s"
 
 
 @test

@@ -127,10 +127,11 @@ export async function execute(body, onEvent, signal) {
         last = number || last;
         id = event.execution_id ?? event.executionId ?? id;
         onEvent(event);
-        if (event.type === "finished" || event.type === "error") return;
+        if (event.type === "error") throw refused(event.error ?? {});
+        if (event.type === "finished") return;
       }
     } catch (error) {
-      if (error.name === "AbortError" || error instanceof SyntaxError) throw error;
+      if (error.name === "AbortError" || error instanceof SyntaxError || error instanceof ApiError) throw error;
     }
     if (!id || resumes++ === RESUMES_MAX) throw new ApiError(0, { message: "the connection broke off" });
     await new Promise((resolve) => setTimeout(resolve, 300 * resumes));
@@ -160,7 +161,8 @@ export class Conversation {
       this.#socket.onmessage = ({ data }) => {
         const event = JSON.parse(data);
         if (event.type === "accepted") this.#accepted(event.executionId);
-        else if (event.type === "error") reject(socketError(event.error ?? {}));
+        // Once the run is under way, an error is about a message to it: a line typed as it ended, say.
+        else if (event.type === "error" && !this.#id) reject(refused(event.error ?? {}));
         if (event.type === "finished") resolve();
         onEvent(event);
       };
@@ -202,8 +204,8 @@ export class Conversation {
   }
 }
 
-/** Over a WebSocket there is no status, only the code. */
-function socketError(error) {
+/** Within a stream or a WebSocket an error has no status, only its code. */
+function refused(error) {
   const statuses = [
     [/unauthori[sz]ed|unauthenticated|authentication|key/, 401],
     [/forbidden|not_allowed/, 403],

@@ -3,7 +3,7 @@
 import { paint } from "./highlight.js";
 
 /** Beyond this many characters colours are left out, so that typing stays quick. */
-const COLOURS_MAX = 200_000;
+const COLOURS_MAX = 40_000;
 
 export class Editor {
   #root;

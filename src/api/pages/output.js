@@ -4,9 +4,9 @@
 /** Characters shown at most; what is older leaves the page. */
 const SHOWN_MAX = 200_000;
 /** Pieces of text (each a node) shown at most. */
-const PIECES_MAX = 6_000;
+const PIECES_MAX = 4_000;
 /** Pieces made in one frame at most. */
-const FRAME_PIECES = 1_500;
+const FRAME_PIECES = 600;
 /** A block ends at the first line end beyond this: short blocks keep the layout of each frame cheap. */
 const BLOCK_CHARACTERS = 4_096;
 const PIECE_CHARACTERS = 8_192;
@@ -65,10 +65,11 @@ class Terminal {
   }
 }
 
+/** As a terminal's users know them, `^[` for escape, and in letters that every font has. */
 function visible(character) {
   const code = character.codePointAt(0);
-  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-  return code === 0x7f ? "\u2421" : `<U+${code.toString(16).toUpperCase().padStart(4, "0")}>`;
+  if (code < 0x20) return `^${String.fromCodePoint(0x40 + code)}`;
+  return code === 0x7f ? "^?" : `<U+${code.toString(16).toUpperCase().padStart(4, "0")}>`;
 }
 
 /** Bytes that are not UTF-8 come as base64, and a character may be cut in two by the pieces. */
@@ -187,13 +188,13 @@ export class Output {
     this.#frame = 0;
     const following = this.#pane.scrollHeight - this.#pane.scrollTop - this.#pane.clientHeight < 32;
     // What would leave the page in the same frame need not be put on it.
-    while (this.#queued > SHOWN_MAX && this.#queue.length > 1) {
-      const { text } = this.#queue.shift();
+    let taken = 0;
+    while (this.#queue.length - taken > 1 && (this.#queued > SHOWN_MAX || this.#queue.length - taken > PIECES_MAX)) {
+      const { text } = this.#queue[taken++];
       this.#queued -= text.length;
       this.#missing += text.length;
     }
     let made = 0;
-    let taken = 0;
     while (taken < this.#queue.length && made < FRAME_PIECES) {
       const { stream, text, last } = this.#queue[taken++];
       this.#queued -= text.length;

@@ -266,6 +266,7 @@ function setBusy(busy) {
   const available = known(state.language)?.available ?? false;
   $("run").disabled = busy || !available;
   $("stop").disabled = !busy;
+  $("line").placeholder = busy ? "A line for the program" : "Run, then type here";
   for (const id of ["line", "send", "end-input", "interrupt"]) $(id).disabled = !busy || !$("interactive").checked;
   $("output").setAttribute("aria-busy", String(busy));
 }
