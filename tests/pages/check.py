@@ -466,7 +466,7 @@ def a_megabyte_of_output_does_not_freeze_the_page(page):
     settled(page)
     report = watched(page)
     print(f"    1 MB: longest frame {report:.0f} ms")
-    assert report < 700, f"a frame took {report} ms"
+    assert report < 1000, f"a frame took {report} ms"
     within("are not shown", page.browser.text("#cut"))
     within("13999 x", page.output())
     same(len(page.browser.script("return import('/pages/play.js').then(() => document.getElementById('text').textContent)")) <= 300_000, True)
@@ -493,7 +493,7 @@ def a_hundred_thousand_chunks_do_not_freeze_the_page(page):
     settled(page)
     report = watched(page)
     print(f"    100,000 chunks: {time.monotonic() - started:.1f} s, longest frame {report:.0f} ms")
-    assert report < 700, f"a frame took {report} ms"
+    assert report < 1000, f"a frame took {report} ms"
     within("99998\n", page.output())
     assert page.browser.script("return document.querySelectorAll('#text *').length") < 8000
 

@@ -114,7 +114,9 @@ export async function execute(body, onEvent, signal) {
     body: JSON.stringify({ ...body, stream: true }),
     signal,
   });
-  let [id, last, resumes] = ["", "", 0];
+  let [id, last, resumes] = [response.headers.get("X-Execution-Id") ?? "", "", 0];
+  // So that it can be stopped before its first event.
+  if (id) onEvent({ type: "accepted", execution_id: id });
   for (;;) {
     if (!(response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) {
       // A proxy or an older service may answer all at once.

@@ -52,7 +52,7 @@ console.log(primes.join(" "));
     code: `import sys
 
 name = sys.stdin.readline().strip() or "world"
-print(f"Hello, {name}! This is Python {sys.version.split()[0]}.")
+print(f"Hello, {name}! Python {sys.version.split()[0]} here.")
 
 for n in range(1, 6):
     print(f"{n} squared is {n * n}")
