@@ -5,7 +5,9 @@ pub mod caller;
 pub mod error;
 pub mod execute;
 pub mod languages;
+pub mod openapi;
 pub mod ops;
+pub mod pages;
 pub mod stream;
 
 use std::sync::Arc;
@@ -31,6 +33,10 @@ use crate::service::refusal::{Class, Refusal};
 /// Every face in one router.
 pub fn app(service: Arc<Service>) -> Router {
     let cors = cors(&service.current().settings.cors_origins);
+    let pages = pages::pages({
+        let service = Arc::clone(&service);
+        move || service.current().profiles.iter().map(|profile| profile.name.clone()).collect()
+    });
     Router::new()
         .route("/api/execute", post(execute::execute).get(execute::list))
         .route("/api/execute/{id}", get(execute::one).delete(execute::cancel))
@@ -38,10 +44,12 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/api/languages", get(languages::languages))
         .route("/api/system", get(ops::system))
         .route("/health", get(ops::health))
-        .route("/api/health", get(ops::health))
+        .route("/api/health", get(ops::api_health))
         .route("/api/health/ready", get(ops::ready))
         .route("/api/health/detailed", get(ops::detailed))
         .route("/metrics", get(ops::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .merge(pages)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&service), count))

@@ -22,6 +22,13 @@ pub async fn health() -> Json<Value> {
 }
 
 #[utoipa::path(
+    get, path = "/api/health", tag = "operations", responses((status = 200, description = "As /health"))
+)]
+pub async fn api_health() -> Json<Value> {
+    health().await
+}
+
+#[utoipa::path(
     get, path = "/api/health/ready", tag = "operations",
     responses((status = 200, description = "Runs are accepted"), (status = 503, description = "They are not, and why"))
 )]
