@@ -121,13 +121,18 @@ impl Execution {
         self.events_count.send_replace(state.events.len());
     }
 
-    /// The run has ended: the last event.
-    pub(super) fn finish(&self, answer: Answer) {
-        self.close_stdin();
+    /// No output comes any more: halves of characters stay what they are.
+    pub(super) fn flush(&self) {
         let mut state = self.lock();
         for (step, stream, half) in std::mem::take(&mut state.halves) {
             self.push(&mut state, EventKind::Output { step, stream, data: half.into() });
         }
+    }
+
+    /// The run has ended: the last event.
+    pub(super) fn finish(&self, answer: Answer) {
+        self.close_stdin();
+        let mut state = self.lock();
         state.answer = Some(answer);
         state.finished = Some(self.accepted.elapsed());
         self.push(&mut state, EventKind::Finished);
@@ -153,8 +158,13 @@ impl Execution {
 
     /// The answer with all outputs, once the run has ended.
     pub fn answer(&self) -> Option<Answer> {
+        let answer = self.lock().answer.clone()?;
+        Some(self.with_output(answer))
+    }
+
+    /// `answer` with what the steps have written.
+    pub(super) fn with_output(&self, mut answer: Answer) -> Answer {
         let state = self.lock();
-        let mut answer = state.answer.clone()?;
         answer.run.set_output(captured(&state.events, StepKind::Run));
         if let Some(compile) = &mut answer.compile {
             // A compile step taken over from an earlier run brings its output along.
@@ -163,7 +173,7 @@ impl Execution {
                 compile.set_output(output);
             }
         }
-        Some(answer)
+        answer
     }
 
     /// What `step` has written so far.

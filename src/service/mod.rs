@@ -42,7 +42,7 @@ use self::rate::{Limiters, RateState};
 use self::refusal::{Class, Refusal};
 use self::registry::Registry;
 use crate::answer::{self, Answer};
-use crate::history::{Finished, History, HistoryError, ListQuery, Page, Record, Started};
+use crate::history::{Finished, History, HistoryError, ListQuery, Page, Receipt, Record, Started};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, Input, Recorder, Remote, RemoteError, Sink, Stdin, StepKind};
 use crate::words::causes::chain;
@@ -53,6 +53,8 @@ use crate::words::request::{Program, Request, RequestError, SourceFile};
 use crate::words::settings::{Key, LimitCeilings, ServiceSettings};
 use crate::words::verdict::Status;
 
+/// Longest wait for a run to be written down before it is answered.
+const HISTORY_TIME_MAX: Duration = Duration::from_millis(5);
 /// Signals on their way to one program.
 const SIGNALS_MAX: usize = 8;
 /// Pieces of input on their way to one program.
@@ -397,12 +399,15 @@ impl Service {
         };
         self.count(&execution, &answer, began.elapsed() - queue_time);
         tracing::Span::current().record("status", answer.run.status);
-        let extract = run.submission.extract;
-        execution.finish(answer);
         // The next may begin before this one is written down.
         drop(place);
+        execution.flush();
+        if let Some(receipt) = self.note_end(&execution, &answer, queue_time, run.submission.extract) {
+            // Whoever has an answer finds it in the history, unless the disk is too slow for that.
+            let _ = tokio::time::timeout(HISTORY_TIME_MAX, receipt).await;
+        }
+        execution.finish(answer);
         self.executions.ended(&execution);
-        self.note_end(&execution, queue_time, extract);
     }
 
     /// Waits for the turn of `execution`.
@@ -510,9 +515,15 @@ impl Service {
         });
     }
 
-    fn note_end(&self, execution: &Execution, queue_time: Duration, extract: Option<fn(&Answer) -> Extracted>) {
-        let Some(history) = &self.history else { return };
-        let Some(mut answer) = execution.answer() else { return };
+    fn note_end(
+        &self,
+        execution: &Execution,
+        answer: &Answer,
+        queue_time: Duration,
+        extract: Option<fn(&Answer) -> Extracted>,
+    ) -> Option<Receipt> {
+        let history = self.history.as_ref()?;
+        let mut answer = execution.with_output(answer.clone());
         let extracted = extract.map(|extract| extract(&answer)).unwrap_or_default();
         let output = std::mem::take(&mut answer.run.output);
         let bytes = |text: String, encoding: &str| match encoding {
@@ -520,7 +531,7 @@ impl Service {
             _ => text.into_bytes(),
         };
         answer.files_out.iter_mut().for_each(|file| file.content.clear());
-        history.finished(Finished {
+        Some(history.finished(Finished {
             id: execution.about.id.clone(),
             finished_ms: unix_ms(SystemTime::now()),
             status: answer.run.status.to_owned(),
@@ -539,7 +550,7 @@ impl Service {
             answer_json: serde_json::to_string(&answer).ok(),
             result_json: extracted.result_json,
             logs_json: extracted.logs_json,
-        });
+        }))
     }
 }
 
