@@ -122,7 +122,7 @@ impl Machine {
     /// The image asked for is missing or damaged, or the profile's own is damaged.
     pub fn choose_rootfs(&self, asked: Option<&str>, own: Option<&str>) -> Result<String, MachineError> {
         match (asked, own) {
-            (Some(HOST_IMAGE), _) | (None, None) => Ok(HOST_IMAGE.to_owned()),
+            (Some(HOST_IMAGE), _) | (None, None | Some(HOST_IMAGE)) => Ok(HOST_IMAGE.to_owned()),
             (Some(name), _) => match self.image(name) {
                 Err(not_built @ RootfsError::NotBuilt { .. }) => {
                     // What has no recipe cannot be built: a slip of the finger, most likely.

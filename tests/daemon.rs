@@ -164,6 +164,7 @@ fn status_of(pid: i32, field: &str) -> String {
 }
 
 /// Waits until `done`, at most ten seconds.
+#[track_caller]
 fn soon(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
@@ -442,7 +443,7 @@ fn keys_bound_who_may_run_what_and_how_often() {
     };
     assert_eq!(metrics("docs-0123456789abcdef").0, 403);
     let (status, text) = metrics("root-0123456789abcdef");
-    assert_eq!(status, 200);
+    assert_eq!(status, 200, "{text} {}", served.log());
     for wanted in
         ["sandboxd_runs_total{language=\"bash\",status=\"ok\",dialect=\"native\"} 2", "sandboxd_queue_seconds_bucket"]
     {

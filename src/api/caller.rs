@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -38,11 +38,13 @@ pub async fn identify(State(service): State<Arc<Service>>, mut request: Request,
     let address = address(&current, peer, request.headers());
     let request_id = request_id(request.headers());
     let caller = caller(&current, presented(request.headers()), &address);
-    if let Err(refusal) = &caller {
-        tracing::warn!(target: "security", address, request_id, reason = refusal.code, "authentication failed");
-    }
-    request.extensions_mut().insert(Identity { request_id: request_id.clone(), address, caller });
+    let refused = caller.as_ref().err().map(|refusal| refusal.code);
+    request.extensions_mut().insert(Identity { request_id: request_id.clone(), address: address.clone(), caller });
     let mut response = next.run(request).await;
+    // Only where it mattered: much is open to everybody.
+    if response.status() == StatusCode::UNAUTHORIZED {
+        tracing::warn!(target: "security", address, request_id, reason = refused, "authentication failed");
+    }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -30,7 +30,7 @@ impl Images for MachineImages {
             }
         };
         let name = self.0.choose_rootfs(asked, own).map_err(refuse)?;
-        if name == HOST_IMAGE && own.is_some() && !self.1 {
+        if name == HOST_IMAGE && own.is_some_and(|own| own != HOST_IMAGE) && !self.1 {
             let refused = RequestError::new("rootfs", "the language's image is not built");
             return Err(refused.hint("sandboxd rootfs build, or use_host_image = true"));
         }

@@ -32,13 +32,13 @@ pub fn missing_layers(host: &Host, settings: &ServiceSettings) -> Vec<String> {
 ///
 /// # Errors
 /// No cell can be made, where one is needed to ask a toolchain for its version.
-pub fn build(config: &Config, settings: &ServiceSettings) -> Result<Handover, MachineError> {
+pub async fn build(config: &Config, settings: &ServiceSettings) -> Result<Handover, MachineError> {
     let mut machine = Machine::look(config)?;
     let (profiles, problems, texts) = config.profiles_and_texts();
     let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let mut languages = Vec::new();
     for profile in profiles.iter() {
-        languages.push(language(&mut machine, settings, &profiles, profile)?);
+        languages.push(language(&mut machine, settings, &profiles, profile).await?);
     }
     for layer in &settings.give_up {
         problems.push(format!("given up by configuration: {layer}"));
@@ -57,7 +57,7 @@ pub fn build(config: &Config, settings: &ServiceSettings) -> Result<Handover, Ma
     })
 }
 
-fn language(
+async fn language(
     machine: &mut Machine,
     settings: &ServiceSettings,
     profiles: &Profiles,
@@ -70,6 +70,8 @@ fn language(
         problem,
     };
     let rootfs = match machine.image(&profile.rootfs) {
+        // Its author chose it by name.
+        _ if profile.rootfs == HOST_IMAGE => HOST_IMAGE.to_owned(),
         Ok(image) if machine.is_mountable(&image) => {
             if let Some(version) = image.versions.get(&profile.name) {
                 return Ok(state(&image.name, Some(version.clone()), None));
@@ -84,13 +86,13 @@ fn language(
         }
         Err(error) => return Ok(state(&profile.rootfs, None, Some(error.to_string()))),
     };
-    let version = ask_version(machine, profiles, profile, &rootfs)?;
+    let version = ask_version(machine, profiles, profile, &rootfs).await?;
     let problem = version.is_none().then(|| format!("its program is not in image {rootfs}"));
     Ok(state(&rootfs, version, problem))
 }
 
 /// Asks the toolchain itself, in a cell.
-fn ask_version(
+async fn ask_version(
     machine: &mut Machine,
     profiles: &Profiles,
     profile: &Profile,
@@ -99,14 +101,7 @@ fn ask_version(
     let mut supervisor = machine.supervisor()?;
     machine.stage(&mut supervisor, rootfs)?;
     let around = Surroundings { profiles, host: &machine.host, rootfs, left_out: &[] };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let version = match runtime {
-        Ok(runtime) => runtime.block_on(machine.version(&mut supervisor, profile, &around)),
-        Err(error) => {
-            tracing::error!(%error, "no event loop to ask for a version with");
-            None
-        }
-    };
+    let version = machine.version(&mut supervisor, profile, &around).await;
     for error in supervisor.close() {
         tracing::error!(%error, "left over");
     }

@@ -53,18 +53,18 @@ pub struct Options {
 /// It cannot start: configuration, a layer that is required, an address in use.
 pub fn main(options: &Options) -> anyhow::Result<()> {
     let (config, settings) = (options.load)()?;
-    let handover = checked_handover(&config, &settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handover = runtime.block_on(checked_handover(&config, &settings))?;
     let (uid, gid) = account(&settings.user);
     make_state_dir(&settings.state_dir, uid, gid)?;
     raise_descriptors()?;
     let listeners = settings.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut parent = Parent { options, handover, listeners, uid, gid, generation: 0 };
     runtime.block_on(parent.run())
 }
 
-fn checked_handover(config: &Config, settings: &ServiceSettings) -> anyhow::Result<Handover> {
-    let handover = handover::build(config, settings).map_err(|error| {
+async fn checked_handover(config: &Config, settings: &ServiceSettings) -> anyhow::Result<Handover> {
+    let handover = handover::build(config, settings).await.map_err(|error| {
         let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         anyhow::anyhow!("{}{hint}", crate::words::causes::chain(&error))
     })?;
@@ -235,8 +235,11 @@ impl Parent<'_> {
     /// Reads the configuration anew; what is wrong with it leaves the one before in force.
     async fn reload(&mut self, team: &mut Team) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-        let loaded = (self.options.load)().and_then(|(config, settings)| checked_handover(&config, &settings));
-        match loaded {
+        let loaded = async {
+            let (config, settings) = (self.options.load)()?;
+            checked_handover(&config, &settings).await
+        };
+        match loaded.await {
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "not reloaded; the configuration before stays in force");
             }

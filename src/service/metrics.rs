@@ -120,5 +120,7 @@ impl Metrics {
 pub fn resident_memory_bytes() -> i64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as i64
+    // Not by /proc/self/auxv, as others do: it cannot be read by a process that forbids dumps.
+    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    pages * page_bytes
 }
