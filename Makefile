@@ -23,7 +23,7 @@ run: build ## Run examples/hello.py in a complete sandbox
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
 test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare python3
+	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare python3 chromium chromedriver curl
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
@@ -55,11 +55,17 @@ man: build ## Write man pages and completions into target/man and target/complet
 	@mkdir -p target/completions
 	@for shell in bash zsh fish; do $(RELEASE) completions $$shell > target/completions/sandboxd.$$shell; done
 
-install: build man ## Install the program, man pages and completions below $(DESTDIR)/usr/local
+install: build man ## Install the program, man pages, completions and unit files below $(DESTDIR)
 	install -D -m 755 $(RELEASE) $(DESTDIR)/usr/local/bin/sandboxd
 	install -d $(DESTDIR)/usr/local/share/man/man1
 	install -m 644 target/man/*.1 $(DESTDIR)/usr/local/share/man/man1
 	install -D -m 644 target/completions/sandboxd.bash $(DESTDIR)/usr/local/share/bash-completion/completions/sandboxd
+	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/sandboxd
+	sed 's,/usr/bin/sandboxd,/usr/local/bin/sandboxd,' systemd/sandboxd.service > $(DESTDIR)/etc/systemd/system/sandboxd.service
+	install -m 644 systemd/sandboxd.slice systemd/sandboxd.socket $(DESTDIR)/etc/systemd/system
+	install -D -m 644 systemd/sandboxd.sysusers $(DESTDIR)/usr/lib/sysusers.d/sandboxd.conf
+	install -D -m 644 systemd/sandboxd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/sandboxd.conf
+	[ -e $(DESTDIR)/etc/sandboxd/config.toml ] || install -m 640 systemd/config.toml $(DESTDIR)/etc/sandboxd/config.toml
 
 clean: ## Remove what cargo built (images stay: sandboxd rootfs remove)
 	$(CARGO) clean

@@ -15,7 +15,7 @@ use crate::sandbox::{message, sys};
 /// Longest message; what may be longer travels in a memfd.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
 
-/// From the parent; each comes with one descriptor, but the last.
+/// From the parent. What is handed over comes as a descriptor beside the message.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToFront {
     /// A memfd with a `Handover` as JSON: at the start, and at every reload.
@@ -26,6 +26,8 @@ pub enum ToFront {
     Supervisor { generation: u64 },
     /// Everything was handed over: begin to serve.
     Serve,
+    /// Are you there?
+    Ping,
     /// Accept nothing more, let what runs end, and leave.
     Drain,
 }
@@ -35,6 +37,8 @@ pub enum ToFront {
 pub enum FromFront {
     /// It serves.
     Ready,
+    /// It is there: its event loop turns.
+    Pong,
     /// A new configuration is in force.
     Reloaded,
     /// It cannot take a configuration over; the one before stays.

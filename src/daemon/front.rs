@@ -93,6 +93,7 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
                 control.send(&answer, None).await?;
             }
             Some((ToFront::Supervisor { generation }, Some(socket))) => service.fleet.join(socket, generation)?,
+            Some((ToFront::Ping, _)) => control.send(&FromFront::Pong, None).await?,
             Some((ToFront::Drain, _)) => break,
             Some((message, _)) => tracing::warn!(?message, "the parent said something out of turn"),
         }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::control::{Control, FromFront, ToFront};
 use super::handover;
 use crate::config::Config;
+use crate::sandbox::sys;
 use crate::service::handover::Handover;
 use crate::words::settings::{Listen, ServiceSettings};
 
@@ -39,6 +40,12 @@ const BACKLOG: i32 = 1024;
 /// The front's user where the configured account does not exist: no account has it, by Debian's ranges.
 const NOBODYS_ID: u32 = 65_533;
 
+/// Variables of the environment that the other processes have no use for.
+const PRIVATE_VARIABLES: [&str; 9] = [
+    "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "SANDBOXD_KEY",
+    "API_KEY", "EXECUTOR_API_KEY",
+];
+
 /// What the parent needs to know beside the configuration.
 pub struct Options {
     /// Reads the configuration anew.
@@ -58,7 +65,10 @@ pub fn main(options: &Options) -> anyhow::Result<()> {
     let (uid, gid) = account(&settings.user);
     make_state_dir(&settings.state_dir, uid, gid)?;
     raise_descriptors()?;
-    let listeners = settings.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+    let listeners = match handed_over()? {
+        none if none.is_empty() => settings.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?,
+        sockets => sockets,
+    };
     let mut parent = Parent { options, handover, listeners, uid, gid, generation: 0 };
     runtime.block_on(parent.run())
 }
@@ -185,6 +195,10 @@ impl Parent<'_> {
             command.arg("--log-json");
         }
         command.arg(name);
+        // What the service manager said is for us, and keys are for nobody else.
+        for name in PRIVATE_VARIABLES {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::from(stdin)).stdout(Stdio::null()).kill_on_drop(true);
         // Signals of the terminal are for us to hand on.
         command.process_group(0);
@@ -198,8 +212,15 @@ impl Parent<'_> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut pause = PAUSE_MIN;
         let mut last_start = Instant::now();
+        // Half of what the service manager waits for; without one that watches, never.
+        let watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
+        let mut beat = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(10)));
         loop {
             tokio::select! {
+                // The answer is what counts: a front that hangs gets the service restarted.
+                _ = beat.tick(), if watchdog.is_some() => {
+                    let _ = team.control.send(&ToFront::Ping, None).await;
+                }
                 status = team.front.wait() => {
                     let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                     leave(&mut team.supervisors).await;
@@ -221,6 +242,9 @@ impl Parent<'_> {
                 message = team.control.receive::<FromFront>() => match message {
                     Ok(Some((FromFront::Reloaded, _))) => tracing::info!("reloaded"),
                     Ok(Some((FromFront::Refused { message }, _))) => tracing::error!(message, "the front did not reload"),
+                    Ok(Some((FromFront::Pong, _))) => {
+                        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
                     Ok(Some((FromFront::Ready, _))) => {}
                     // Its end shows above.
                     Ok(None) | Err(_) => tokio::time::sleep(PAUSE_MIN).await,
@@ -363,6 +387,19 @@ fn raise_descriptors() -> anyhow::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("failed to raise the limit of open files")
+}
+
+/// Listening sockets that a service manager has opened for us (sd_listen_fds(3)), and whether each is a local one.
+fn handed_over() -> anyhow::Result<Vec<(OwnedFd, bool)>> {
+    // An error says that there are none for us.
+    let Ok(numbers) = sd_notify::listen_fds() else { return Ok(Vec::new()) };
+    let sockets = numbers.map(|number| {
+        let socket = sys::borrow_fd(number).try_clone_to_owned().context("a socket of the service manager is no use")?;
+        let address = rustix::net::getsockname(&socket).context("what the service manager handed over is no socket")?;
+        let unix = address.address_family() == rustix::net::AddressFamily::UNIX;
+        Ok((socket, unix))
+    });
+    sockets.collect()
 }
 
 /// A listening socket, and whether it is a local one.
