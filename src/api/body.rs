@@ -84,6 +84,14 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     Ok(parsed)
 }
 
+/// What a JSON value means, with errors that name the field.
+///
+/// # Errors
+/// As [`parse`], without line and column.
+pub fn of_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Refusal> {
+    serde_path_to_error::deserialize(value).map_err(|error| explain(&error.path().to_string(), error.inner()))
+}
+
 fn explain(path: &str, error: &serde_json::Error) -> Refusal {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
@@ -103,10 +111,11 @@ fn explain(path: &str, error: &serde_json::Error) -> Refusal {
             None => refusal.hint(format!("fields here: {}", known.join(", "))),
         };
     }
-    let at = format!("(line {line} column {column})");
+    // A value that was parsed before has no place.
+    let at = if line == 0 { String::new() } else { format!(" (line {line} column {column})") };
     match path {
-        "." => Refusal::new(Class::BadRequest, "bad_request", format!("{text} {at}")),
-        path => Refusal::bad("bad_request", path, format!("{path}: {text} {at}")),
+        "." => Refusal::new(Class::BadRequest, "bad_request", format!("{text}{at}")),
+        path => Refusal::bad("bad_request", path, format!("{path}: {text}{at}")),
     }
 }
 

@@ -6,7 +6,9 @@ pub mod error;
 pub mod execute;
 pub mod languages;
 pub mod ops;
+pub mod socket;
 pub mod stream;
+pub mod websocket;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,6 +42,8 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/api/health/ready", get(ops::ready))
         .route("/api/health/detailed", get(ops::detailed))
         .route("/metrics", get(ops::metrics))
+        .route("/", get(socket::socket))
+        .route("/ws", get(socket::socket))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&service), count))

@@ -18,7 +18,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::api::caller::Peer;
+use crate::api::caller::{Peer, Place};
 
 /// Greatest size of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -86,8 +86,11 @@ pub async fn serve(listener: Listener, app: Router, bounds: Arc<Bounds>, stop: C
         };
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIME_MAX));
+        // Held by the connection, and by what it is upgraded to.
+        let place = Place::new(place);
         let app = app.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(place.clone());
             request.map(axum::body::Body::new)
         });
         let builder = Arc::clone(&builder);
@@ -98,7 +101,6 @@ pub async fn serve(listener: Listener, app: Router, bounds: Arc<Bounds>, stop: C
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(error, "a connection ended");
             }
-            drop(place);
         });
     }
     graceful.shutdown().await;

@@ -18,13 +18,14 @@ pub mod refusal;
 pub mod registry;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::admission::{Admission, Bounds, Place, Ticket};
 use self::compiled::CompileCache;
@@ -72,7 +73,9 @@ pub struct Service {
     pub metrics: Metrics,
     compiled: Mutex<Arc<CompileCache>>,
     pub started: Instant,
-    draining: AtomicBool,
+    draining: CancellationToken,
+    /// Connections that have left HTTP behind; a drain waits for their goodbyes.
+    pub sockets: TaskTracker,
 }
 
 /// Who asks.
@@ -197,7 +200,8 @@ impl Service {
             metrics: Metrics::default(),
             compiled: Mutex::new(compiled),
             started: Instant::now(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
+            sockets: TaskTracker::new(),
         })
     }
 
@@ -216,11 +220,17 @@ impl Service {
 
     /// No run is accepted from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
+        self.sockets.close();
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Completes when the service begins to shut down.
+    pub async fn drained(&self) {
+        self.draining.cancelled().await;
     }
 
     /// Why the service is not ready, if it is not: a sentence each.
@@ -650,6 +660,8 @@ fn granted(
         ("memory_bytes", asked.memory_bytes, ceilings.memory_bytes),
         ("processes", asked.processes.map(u64::from), ceilings.processes.map(u64::from)),
         ("output_bytes", asked.output_bytes, ceilings.output_bytes),
+        ("stdout_bytes", asked.stdout_bytes, ceilings.output_bytes),
+        ("stderr_bytes", asked.stderr_bytes, ceilings.output_bytes),
     ] {
         if let (Some(asked), Some(ceiling)) = (asked, ceiling)
             && asked > ceiling
@@ -667,6 +679,8 @@ fn granted(
         memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
         processes: asked.processes.or(defaults.processes),
         output_bytes: asked.output_bytes.or(defaults.output_bytes),
+        stdout_bytes: asked.stdout_bytes,
+        stderr_bytes: asked.stderr_bytes,
         cpu_rate: asked.cpu_rate,
         ..LimitsRequest::default()
     })
