@@ -6,6 +6,8 @@ pub mod error;
 pub mod execute;
 pub mod languages;
 pub mod ops;
+pub mod piston;
+pub mod piston_socket;
 pub mod socket;
 pub mod stream;
 pub mod websocket;
@@ -44,6 +46,9 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/metrics", get(ops::metrics))
         .route("/", get(socket::socket))
         .route("/ws", get(socket::socket))
+        // Piston.
+        .nest("/api/v2", piston::routes())
+        .nest("/api/v2/piston", piston::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&service), count))

@@ -9,7 +9,7 @@
 //! One task serves a connection. Events are taken from their execution one by one as the client reads them, so that one
 //! that does not read costs nothing; what it sends meanwhile is read until a few answers wait for it.
 
-mod input;
+pub mod input;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,6 +53,8 @@ const ANSWERS_MAX: usize = 16;
 const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A connection that follows nothing and asks for nothing is closed after so long.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
+/// Pause between two looks at whether a connection is idle.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the WebSocket. A key may come in a header, or, since browsers send none, in the first message.
 pub async fn socket(
@@ -214,7 +216,8 @@ impl Connection {
                 return wire.close(code, reason).await;
             }
             let (reads, awaits) = (self.answers.len() < ANSWERS_MAX, self.batch.is_none());
-            let idle_until = self.last_message + self.patience();
+            // Runs whose events nobody wants end unnoticed: looked for once in a while.
+            let idle_until = (self.last_message + self.patience()).max(Instant::now() + LOOK_PAUSE);
             let text = tokio::select! {
                 turn = wire.turn(reads) => match turn {
                     Turn::Sent => continue,
