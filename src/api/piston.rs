@@ -8,7 +8,8 @@ mod selector;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -142,13 +143,13 @@ async fn no_packages() -> PistonError {
     PistonError(Refusal::new(Class::Forbidden, "not_by_http", message))
 }
 
-async fn no_such_path(request: Request) -> PistonError {
-    let path: String = request.uri().path().chars().take(200).collect();
+async fn no_such_path(OriginalUri(uri): OriginalUri) -> PistonError {
+    let path: String = uri.path().chars().take(200).collect();
     PistonError(Refusal::new(Class::NotFound, "unknown_path", format!("there is no {path}")))
 }
 
-async fn no_such_method(request: Request) -> PistonError {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
+async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> PistonError {
+    let message = format!("{} does not take {method}", uri.path());
     PistonError(Refusal::new(Class::MethodNotAllowed, "wrong_method", message))
 }
 
