@@ -705,8 +705,10 @@ pub fn several_files(
     entry: &str,
     files: Vec<SourceFile>,
 ) -> Result<(Request, Vec<SourceFile>), RequestError> {
-    let program = files.iter().find(|file| file.name == entry).map(SourceFile::entry);
-    let program = program.ok_or_else(|| RequestError::new("entry", format!("no file is called {entry:?}")))?;
-    let others = files.iter().map(SourceFile::entry).filter(|file| file.name != entry).collect();
+    let index = files.iter().position(|file| file.name == entry);
+    let index = index.ok_or_else(|| RequestError::new("entry", format!("no file is called {entry:?}")))?;
+    // Another of the same name is among them, to be refused by the plan.
+    let mut others: Vec<_> = files.iter().map(SourceFile::entry).collect();
+    let program = others.remove(index);
     Ok((Request { language, program: Program::Source(program), files: others, ..Request::default() }, files))
 }

@@ -14,7 +14,7 @@ fn python(code: &str) -> Value {
 
 /// A program that says that it runs, and goes on until it is ended.
 fn endless() -> Value {
-    python("import time\nprint('on', flush=True)\ntime.sleep(50)")
+    python("import sys, time\nsys.stdout.write('on\\n')\ntime.sleep(50)")
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn a_run_is_answered_with_its_verdict_and_the_fields_of_every_client() {
 fn input_comes_as_text_or_base64_and_output_as_chunks_in_order() {
     let Some(server) = Server::start() else { return };
     let mut body = python(
-        "import sys, time\nprint(sys.stdin.buffer.read())\nsys.stdout.flush()\ntime.sleep(.05)\n\
-         print('e', file=sys.stderr, flush=True)\ntime.sleep(.05)\nsys.stdout.buffer.write(bytes([255, 10]))",
+        "import sys, time\nsys.stdout.write(f'{sys.stdin.buffer.read()}\\n')\ntime.sleep(.05)\n\
+         sys.stderr.write('e\\n')\ntime.sleep(.05)\nsys.stdout.buffer.write(bytes([255, 10]))",
     );
     body["stdin"] = json!("AP8K");
     body["stdin_encoding"] = json!("base64");
@@ -143,7 +143,7 @@ fn a_detached_run_is_accepted_at_once_and_asked_for_later() {
 #[test]
 fn events_come_as_they_happen_and_can_be_resumed() {
     let Some(server) = Server::start() else { return };
-    let mut body = python("import time\nfor i in range(3):\n print(i, flush=True)\n time.sleep(.2)");
+    let mut body = python("import sys, time\nfor i in range(3):\n sys.stdout.write(f'{i}\\n')\n time.sleep(.2)");
     for (accept, prefix) in [("text/event-stream", "data: "), ("application/x-ndjson", "")] {
         let text = body.to_string();
         let mut stream = server.connect();
@@ -207,7 +207,7 @@ fn a_client_that_goes_away_takes_its_run_along() {
 #[test]
 fn a_shutdown_lets_running_programs_end() {
     let Some(server) = Server::start() else { return };
-    let body = python("import time\nprint('on', flush=True)\ntime.sleep(1)\nprint('end')");
+    let body = python("import sys, time\nsys.stdout.write('on\\n')\ntime.sleep(1)\nprint('end')");
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| server.execute(&body));
         server.wait_until("the program runs", Duration::from_secs(30), |server| server.programs() == 1);

@@ -210,7 +210,7 @@ fn rest(socket: &mut Socket) -> (Vec<Value>, Option<u16>) {
 fn an_interactive_job_is_told_as_it_goes() {
     let Some(server) = Server::start() else { return };
     let mut socket = server.socket("/api/v2/connect");
-    socket.send(&init("python", "print('name?', flush=True)\nprint('hello', input())"));
+    socket.send(&init("python", "import sys\nsys.stdout.write('name?\\n')\nsys.stdout.write(f'hello {input()}\\n')"));
     let runtime = socket.next().unwrap();
     assert_eq!((&runtime["type"], &runtime["language"]), (&json!("runtime"), &json!("python")));
     assert!(runtime["version"].as_str().is_some_and(|version| version.starts_with('3')), "{runtime}");
