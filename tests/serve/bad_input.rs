@@ -44,7 +44,7 @@ fn methods_paths_and_content_types_that_are_wrong_are_named() {
     error(&server.get("/api/execute/none/none"), 404, "unknown_path");
     let method = error(&server.delete("/api/execute"), 405, "wrong_method");
     assert!(method["message"].as_str().unwrap().contains("DELETE"), "{method}");
-    assert_eq!(server.delete("/api/execute").headers["allow"].to_str().unwrap().contains("POST"), true);
+    assert!(server.delete("/api/execute").headers["allow"].to_str().unwrap().contains("POST"));
     let kind = error(&server.post("/api/execute", &[("content-type", "text/plain")], b"{}"), 415, "not_json");
     assert!(kind["hint"].as_str().unwrap().contains("application/json"), "{kind}");
     error(&server.post("/api/execute", &[], b"{}"), 415, "not_json");

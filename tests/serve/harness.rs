@@ -352,7 +352,7 @@ impl Socket {
 
     /// Everything that `execution` writes to `stream` from here to its end, and its `finished` message.
     #[track_caller]
-    pub fn to_the_end(&mut self) -> (String, Value) {
+    pub fn run_out(&mut self) -> (String, Value) {
         let mut output = String::new();
         loop {
             let message = self.next().expect("it does not end before");

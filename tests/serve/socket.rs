@@ -49,7 +49,7 @@ fn a_terminal_drives_a_program_over_either_path() {
         socket.send(&json!({"type": "stdin", "executionId": id, "data": "AP8=", "encoding": "base64"}));
         socket.send(&json!({"type": "stdin", "executionId": id, "data": "61", "encoding": "hex"}));
         socket.send(&json!({"type": "stdin_close", "executionId": id}));
-        let (output, finished) = socket.to_the_end();
+        let (output, finished) = socket.run_out();
         assert_eq!(output, "b'\\x00\\xffa'\n");
         assert_eq!((&finished["answer"]["status"], &finished["executionId"]), (&json!("ok"), &json!(id)));
         let answer = refused(&mut socket, &json!({"type": "stdin", "executionId": id, "data": "late"}));
@@ -91,7 +91,7 @@ fn input_in_many_pieces_arrives_whole_and_in_order() {
         socket.send(&json!({"type": "stdin", "executionId": id, "data": part.concat()}));
     }
     socket.send(&json!({"type": "stdin_close", "executionId": id}));
-    assert_eq!(socket.to_the_end().0, "800000 True\n");
+    assert_eq!(socket.run_out().0, "800000 True\n");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn executions_started_elsewhere_are_followed_from_any_event() {
     assert_eq!(socket.until("subscribed")["executionId"], json!(id));
     let again = refused(&mut socket, &json!({"type": "subscribe", "executionId": id}));
     assert_eq!((&again["error"]["code"], &again["executionId"]), (&json!("already_subscribed"), &json!(id)));
-    let (output, finished) = socket.to_the_end();
+    let (output, finished) = socket.run_out();
     assert_eq!((output.as_str(), &finished["answer"]["stdout"]), ("1\n2\n", &json!("1\n2\n")));
     let last = finished["eventId"].as_u64().unwrap();
     // It has ended: all of it, or what comes after an event.
@@ -161,7 +161,8 @@ fn ten_thousand_subscriptions_do_no_harm() {
         answered += count;
     }
     // Others, up to the bound; most of them wait for their turn.
-    let more: Vec<String> = (0..62).map(|_| server.start_run(&json!({"language": "bash", "code": "sleep 50"}))).collect();
+    let more: Vec<String> =
+        (0..62).map(|_| server.start_run(&json!({"language": "bash", "code": "sleep 50"}))).collect();
     for id in &more[..61] {
         socket.send(&json!({"type": "subscribe", "executionId": id}));
         socket.until("subscribed");
