@@ -2,16 +2,51 @@
 
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
+use super::error::NativeError;
 use crate::service::refusal::{Class, Refusal};
 use crate::words::limits::{format_size, format_time};
 use crate::words::settings::ServiceSettings;
 use crate::words::suggest;
+
+/// Of a body that is too large, so much is read on before the answer.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What follows the `?` of a native path.
+pub struct Parameters<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = NativeError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Parameters<T>, NativeError> {
+        let refused = |error: axum::extract::rejection::QueryRejection| {
+            let text = error.body_text();
+            let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            NativeError(Refusal::bad("bad_request", "query", format!("the query is not understood: {why}")))
+        };
+        Query::try_from_uri(&parts.uri).map(|Query(value)| Parameters(value)).map_err(refused)
+    }
+}
+
+/// The id in a native path.
+pub struct Id(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = NativeError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, NativeError> {
+        let refused = |_| NativeError(Refusal::bad("bad_request", "id", "the id in the path is no text"));
+        Path::from_request_parts(parts, state).await.map(|Path(id)| Id(id)).map_err(refused)
+    }
+}
 
 /// Reads the whole body of `request`.
 ///
@@ -25,18 +60,61 @@ pub async fn read(request: Request, settings: &ServiceSettings) -> Result<Bytes,
     };
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > bytes_max) {
+        // Whoever asks before sending is answered instead.
+        if !request.headers().contains_key(header::EXPECT) {
+            discard(request.into_body()).await;
+        }
         return Err(too_large());
     }
-    let body = Limited::new(request.into_body(), usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let mut body = request.into_body();
     let time_max = settings.body_time_max;
-    match tokio::time::timeout(time_max, body.collect()).await {
+    match tokio::time::timeout(time_max, collect(&mut body, bytes_max)).await {
         Err(_) => Err(slow(time_max)),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            discard(body).await;
+            Err(too_large())
+        }
         Ok(Err(error)) => {
             Err(Refusal::new(Class::BadRequest, "body_broken", format!("the body could not be read: {error}")))
         }
     }
+}
+
+/// All of `body`; `None` when it is longer than `bytes_max`.
+async fn collect(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, axum::Error> {
+    let mut whole = Bytes::new();
+    let mut parts = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + parts.len() + data.len() > bytes_max {
+            return Ok(None);
+        }
+        // Most come in one piece, which need not be copied.
+        if whole.is_empty() && parts.is_empty() {
+            whole = data;
+        } else {
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(if parts.is_empty() { whole } else { parts.freeze() }))
+}
+
+/// Reads on for a while: a client that is hung up on while it sends never sees the answer.
+async fn discard(mut body: Body) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DISCARD_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Whoever is slower learns nothing.
+    let _ = tokio::time::timeout(DISCARD_TIME_MAX, rest).await;
 }
 
 fn slow(time_max: Duration) -> Refusal {
@@ -84,6 +162,14 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     Ok(parsed)
 }
 
+/// What a JSON value means, with errors that name the field.
+///
+/// # Errors
+/// As [`parse`], without line and column.
+pub fn of_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Refusal> {
+    serde_path_to_error::deserialize(value).map_err(|error| explain(&error.path().to_string(), error.inner()))
+}
+
 fn explain(path: &str, error: &serde_json::Error) -> Refusal {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
@@ -103,10 +189,11 @@ fn explain(path: &str, error: &serde_json::Error) -> Refusal {
             None => refusal.hint(format!("fields here: {}", known.join(", "))),
         };
     }
-    let at = format!("(line {line} column {column})");
+    // A value that was parsed before has no place.
+    let at = if line == 0 { String::new() } else { format!(" (line {line} column {column})") };
     match path {
-        "." => Refusal::new(Class::BadRequest, "bad_request", format!("{text} {at}")),
-        path => Refusal::bad("bad_request", path, format!("{path}: {text} {at}")),
+        "." => Refusal::new(Class::BadRequest, "bad_request", format!("{text}{at}")),
+        path => Refusal::bad("bad_request", path, format!("{path}: {text}{at}")),
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::NativeError;
 use crate::service::refusal::{Class, Refusal};
@@ -16,6 +17,17 @@ use crate::service::{Caller, Current, Service};
 /// The address at the other end of a connection; put beside each request by the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub Option<IpAddr>);
+
+/// One of the connections there may be at once; put beside each request by the listener. What a connection is upgraded
+/// to holds on to it.
+#[derive(Clone)]
+pub struct Place(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);
+
+impl Place {
+    pub fn new(permit: OwnedSemaphorePermit) -> Place {
+        Place(Arc::new(permit))
+    }
+}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");

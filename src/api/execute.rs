@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::body::{Id, Parameters};
 use super::caller::Identity;
 use super::error::{ErrorBody, NativeError, add_rate_headers};
 use super::{body, stream};
@@ -21,7 +22,7 @@ use crate::service::execution::{Event, EventKind, Execution};
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Feed, Service, Submission, Wanted, several_files, single_file, unix_ms};
 use crate::words::limits::LimitsRequest;
-use crate::words::request::{SourceFile, bounds};
+use crate::words::request::{SourceFile, bounds, check_file_name};
 use crate::words::verdict::Status;
 
 /// A program to run: either `code` or `files`.
@@ -297,6 +298,7 @@ pub fn submission(body: ExecuteBody, caller: Caller, request_id: String) -> Resu
             }
             let mut sources = Vec::with_capacity(files.len());
             for (index, file) in files.into_iter().enumerate() {
+                check_file_name(&file.name)?;
                 let content = encoded(file.content, file.encoding, &format!("files[{index}].content"))?;
                 sources.push(SourceFile { name: file.name, content });
             }
@@ -380,7 +382,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 pub async fn list(
     State(service): State<Arc<Service>>,
     identity: Identity,
-    Query(parameters): Query<ListParameters>,
+    Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<Listing>, NativeError> {
     let caller = identity.caller()?;
     Ok(Json(listing(&service, &caller, parameters).await?))
@@ -420,11 +422,7 @@ pub async fn listing(service: &Arc<Service>, caller: &Caller, parameters: ListPa
         (status = 404, body = ErrorBody),
     )
 )]
-pub async fn one(
-    State(service): State<Arc<Service>>,
-    identity: Identity,
-    Path(id): Path<String>,
-) -> Result<Response, NativeError> {
+pub async fn one(State(service): State<Arc<Service>>, identity: Identity, Id(id): Id) -> Result<Response, NativeError> {
     let caller = identity.caller()?;
     if let Some(execution) = service.visible(&caller, &id) {
         return Ok(match execution.answer() {
@@ -448,7 +446,7 @@ pub async fn one(
 pub async fn cancel(
     State(service): State<Arc<Service>>,
     identity: Identity,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, NativeError> {
     let caller = identity.caller()?;
     if let Some(execution) = service.visible(&caller, &id) {
@@ -471,7 +469,7 @@ pub async fn cancel(
 pub async fn events(
     State(service): State<Arc<Service>>,
     identity: Identity,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, NativeError> {
     let caller = identity.caller()?;

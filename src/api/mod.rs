@@ -8,17 +8,23 @@ pub mod languages;
 pub mod openapi;
 pub mod ops;
 pub mod pages;
+pub mod piston;
+pub mod piston_socket;
+pub mod socket;
 pub mod stream;
+pub mod websocket;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
@@ -33,10 +39,6 @@ use crate::service::refusal::{Class, Refusal};
 /// Every face in one router.
 pub fn app(service: Arc<Service>) -> Router {
     let cors = cors(&service.current().settings.cors_origins);
-    let pages = pages::pages({
-        let service = Arc::clone(&service);
-        move || service.current().profiles.iter().map(|profile| profile.name.clone()).collect()
-    });
     Router::new()
         .route("/api/execute", post(execute::execute).get(execute::list))
         .route("/api/execute/{id}", get(execute::one).delete(execute::cancel))
@@ -49,7 +51,12 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/api/health/detailed", get(ops::detailed))
         .route("/metrics", get(ops::metrics))
         .route("/openapi.json", get(openapi::document))
-        .merge(pages)
+        .merge(pages::files())
+        .route("/", get(root))
+        .route("/ws", get(socket::socket))
+        // Piston.
+        .nest("/api/v2", piston::routes())
+        .nest("/api/v2/piston", piston::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&service), count))
@@ -57,6 +64,21 @@ pub fn app(service: Arc<Service>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors)
         .with_state(service)
+}
+
+/// `/` is a WebSocket for whoever upgrades, and the front page for everybody else.
+async fn root(
+    state: State<Arc<Service>>,
+    identity: Identity,
+    place: Option<Extension<caller::Place>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    if headers.contains_key(header::UPGRADE) {
+        return socket::socket(state, identity, place, headers, upgrade).await.into_response();
+    }
+    let languages = state.current().profiles.iter().map(|profile| profile.name.clone()).collect();
+    pages::front_page(&headers, languages)
 }
 
 async fn no_such_path(request: Request) -> NativeError {

@@ -278,6 +278,7 @@ fn request_of(arguments: RunArguments, is_command: bool) -> Result<(Request, Vec
             cpu_rate: arguments.cpu_rate,
             ..LimitsRequest::default()
         },
+        compile_limits: LimitsRequest::default(),
         rootfs: arguments.rootfs,
         files_out: Vec::new(),
     };

@@ -125,6 +125,7 @@ async fn drain(service: &Arc<Service>, stop: CancellationToken, serving: Vec<tok
         for task in serving {
             let _ = task.await;
         }
+        service.sockets.wait().await;
     };
     if tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await.is_err() {
         tracing::debug!("connections were still open");

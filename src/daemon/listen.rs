@@ -11,14 +11,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::api::caller::Peer;
+use super::connection::{Connection, Stream};
+use crate::api::caller::{Peer, Place};
 
 /// Greatest size of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -84,29 +83,33 @@ pub async fn serve(listener: Listener, app: Router, bounds: Arc<Bounds>, stop: C
                 continue;
             }
         };
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_TIME_MAX));
+        let stream = Connection::new(stream, WRITE_TIME_MAX);
+        // Held by the connection, and by what it is upgraded to.
+        let place = Place::new(place);
         let app = app.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(place.clone());
             request.map(axum::body::Body::new)
         });
-        let builder = Arc::clone(&builder);
+        let (builder, head_time_max) = (Arc::clone(&builder), bounds.head_time_max);
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(app));
-            if let Err(error) = watcher.watch(connection).await {
+                builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), TowerToHyperService::new(app));
+            let result = tokio::select! {
+                result = watcher.watch(connection) => result,
+                () = stream.silent(head_time_max) => return stream.too_slow(head_time_max).await,
+            };
+            if let Err(error) = result {
+                if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+                    stream.too_slow(head_time_max).await;
+                }
                 tracing::debug!(error, "a connection ended");
             }
-            drop(place);
         });
     }
     graceful.shutdown().await;
 }
-
-/// Either kind of stream.
-trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 async fn accept(listener: &Listener) -> std::io::Result<(Pin<Box<dyn Stream>>, Peer)> {
     Ok(match listener {

@@ -10,6 +10,7 @@
 //! a byte from the network. When a supervisor dies its cells die with it, and a new one takes its place. When the front
 //! dies every supervisor is hung up on, which ends it and its cells, and all start anew.
 
+mod connection;
 mod control;
 pub mod front;
 pub mod handover;

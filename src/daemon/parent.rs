@@ -42,8 +42,15 @@ const NOBODYS_ID: u32 = 65_533;
 
 /// Variables of the environment that the other processes have no use for.
 const PRIVATE_VARIABLES: [&str; 9] = [
-    "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "SANDBOXD_KEY",
-    "API_KEY", "EXECUTOR_API_KEY",
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "SANDBOXD_KEY",
+    "API_KEY",
+    "EXECUTOR_API_KEY",
 ];
 
 /// What the parent needs to know beside the configuration.
@@ -214,7 +221,8 @@ impl Parent<'_> {
         let mut last_start = Instant::now();
         // Half of what the service manager waits for; without one that watches, never.
         let watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
-        let mut beat = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(10)));
+        let mut beat =
+            tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(10)));
         loop {
             tokio::select! {
                 // The answer is what counts: a front that hangs gets the service restarted.
@@ -394,7 +402,8 @@ fn handed_over() -> anyhow::Result<Vec<(OwnedFd, bool)>> {
     // An error says that there are none for us.
     let Ok(numbers) = sd_notify::listen_fds() else { return Ok(Vec::new()) };
     let sockets = numbers.map(|number| {
-        let socket = sys::borrow_fd(number).try_clone_to_owned().context("a socket of the service manager is no use")?;
+        let socket =
+            sys::borrow_fd(number).try_clone_to_owned().context("a socket of the service manager is no use")?;
         let address = rustix::net::getsockname(&socket).context("what the service manager handed over is no socket")?;
         let unix = address.address_family() == rustix::net::AddressFamily::UNIX;
         Ok((socket, unix))

@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use crate::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
-use crate::words::limits::Limits;
+use crate::words::limits::{LimitError, Limits};
 use crate::words::profile::{Profile, Profiles, SyscallAddition};
 use crate::words::request::{FileEntry, Program, Request, RequestError, bounds, check_file_name};
 
@@ -179,12 +179,17 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
         files.push((file.name.clone(), 0o644));
     }
     let compile = match (profile, &request.program) {
-        (Some(profile), Program::Source(source)) => profile.compile.as_ref().map(|step| {
-            let command = command::of_step(&step.command, source, profile, &[], &request.environment);
-            let mut cell = cell(around, profile.compile_limits(), command, Some(profile), &files);
-            cell.files_out = FilesOut::Artifacts(step.artifacts.clone());
-            cell
-        }),
+        (Some(profile), Program::Source(source)) => match &profile.compile {
+            Some(step) => {
+                let limits = profile.compile_limits().overlay(&request.compile_limits);
+                let limits = limits.check(&profile.greatest_limits(), &profile.name).map_err(refused_limit)?;
+                let command = command::of_step(&step.command, source, profile, &[], &request.environment);
+                let mut cell = cell(around, limits, command, Some(profile), &files);
+                cell.files_out = FilesOut::Artifacts(step.artifacts.clone());
+                Some(cell)
+            }
+            None => None,
+        },
         _ => None,
     };
     let mut run = cell(around, limits, command, profile, &files);
@@ -256,10 +261,11 @@ fn limits(request: &Request, profile: Option<&Profile>) -> Result<Limits, Reques
         Some(profile) => (profile.default_limits(), profile.greatest_limits(), profile.name.as_str()),
         None => (Limits::default(), Limits::greatest(), "commands"),
     };
-    default
-        .overlay(&request.limits)
-        .check(&greatest, name)
-        .map_err(|error| RequestError::new("limits", error.to_string()).hint(error.hint()))
+    default.overlay(&request.limits).check(&greatest, name).map_err(refused_limit)
+}
+
+fn refused_limit(error: LimitError) -> RequestError {
+    RequestError::new("limits", error.to_string()).hint(error.hint())
 }
 
 fn rlimits(limits: &Limits, host: &Host) -> Vec<Rlimit> {

@@ -20,13 +20,14 @@ pub mod registry;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -81,7 +82,9 @@ pub struct Service {
     pub metrics: Metrics,
     compiled: Mutex<Arc<CompileCache>>,
     pub started: Instant,
-    draining: AtomicBool,
+    draining: CancellationToken,
+    /// Connections that have left HTTP behind; a drain waits for their goodbyes.
+    pub sockets: TaskTracker,
 }
 
 /// Who asks.
@@ -207,7 +210,8 @@ impl Service {
             metrics: Metrics::default(),
             compiled: Mutex::new(compiled),
             started: Instant::now(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
+            sockets: TaskTracker::new(),
         })
     }
 
@@ -226,11 +230,17 @@ impl Service {
 
     /// No run is accepted from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
+        self.sockets.close();
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Completes when the service begins to shut down.
+    pub async fn drained(&self) {
+        self.draining.cancelled().await;
     }
 
     /// Why the service is not ready, if it is not: a sentence each.
@@ -687,6 +697,8 @@ fn granted(
         ("memory_bytes", asked.memory_bytes, ceilings.memory_bytes),
         ("processes", asked.processes.map(u64::from), ceilings.processes.map(u64::from)),
         ("output_bytes", asked.output_bytes, ceilings.output_bytes),
+        ("stdout_bytes", asked.stdout_bytes, ceilings.output_bytes),
+        ("stderr_bytes", asked.stderr_bytes, ceilings.output_bytes),
     ] {
         if let (Some(asked), Some(ceiling)) = (asked, ceiling)
             && asked > ceiling
@@ -704,6 +716,8 @@ fn granted(
         memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
         processes: asked.processes.or(defaults.processes),
         output_bytes: asked.output_bytes.or(defaults.output_bytes),
+        stdout_bytes: asked.stdout_bytes,
+        stderr_bytes: asked.stderr_bytes,
         cpu_rate: asked.cpu_rate,
         ..LimitsRequest::default()
     })
@@ -728,8 +742,10 @@ pub fn several_files(
     entry: &str,
     files: Vec<SourceFile>,
 ) -> Result<(Request, Vec<SourceFile>), RequestError> {
-    let program = files.iter().find(|file| file.name == entry).map(SourceFile::entry);
-    let program = program.ok_or_else(|| RequestError::new("entry", format!("no file is called {entry:?}")))?;
-    let others = files.iter().map(SourceFile::entry).filter(|file| file.name != entry).collect();
+    let index = files.iter().position(|file| file.name == entry);
+    let index = index.ok_or_else(|| RequestError::new("entry", format!("no file is called {entry:?}")))?;
+    // Another of the same name is among them, to be refused by the plan.
+    let mut others: Vec<_> = files.iter().map(SourceFile::entry).collect();
+    let program = others.remove(index);
     Ok((Request { language, program: Program::Source(program), files: others, ..Request::default() }, files))
 }

@@ -56,6 +56,8 @@ pub struct Job {
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
     pub files: Vec<FileWire>,
     pub limits: LimitsWire,
+    /// Of the compile step, in place of the profile's.
+    pub compile_limits: LimitsWire,
     pub rootfs: Option<String>,
     /// Names or globs of the results to bring back.
     pub files_out: Vec<String>,
@@ -77,6 +79,8 @@ pub struct LimitsWire {
     pub memory_bytes: Option<u64>,
     pub processes: Option<u32>,
     pub output_bytes: Option<u64>,
+    pub stdout_bytes: Option<u64>,
+    pub stderr_bytes: Option<u64>,
     pub cpu_rate: Option<f64>,
 }
 
@@ -150,15 +154,8 @@ impl Job {
             arguments: self.arguments.clone(),
             environment: self.environment.clone(),
             files: self.files.iter().filter(|file| !is_source(file)).map(entry).collect(),
-            limits: LimitsRequest {
-                wall_time: self.limits.wall_time_us.map(Duration::from_micros),
-                cpu_time: self.limits.cpu_time_us.map(Duration::from_micros),
-                memory_bytes: self.limits.memory_bytes,
-                processes: self.limits.processes,
-                output_bytes: self.limits.output_bytes,
-                cpu_rate: self.limits.cpu_rate,
-                ..LimitsRequest::default()
-            },
+            limits: LimitsRequest::from(&self.limits),
+            compile_limits: LimitsRequest::from(&self.compile_limits),
             rootfs: self.rootfs.clone(),
             files_out: self.files_out.clone(),
         }
@@ -170,7 +167,6 @@ impl Job {
             Program::Source(file) => (Some(file.name.clone()), Vec::new()),
             Program::Command(words) => (None, words.clone()),
         };
-        let microseconds = |time: Duration| time.as_micros() as u64;
         Job {
             job: 0,
             compile,
@@ -180,16 +176,42 @@ impl Job {
             arguments: request.arguments.clone(),
             environment: request.environment.clone(),
             files: wire_of(table),
-            limits: LimitsWire {
-                wall_time_us: request.limits.wall_time.map(microseconds),
-                cpu_time_us: request.limits.cpu_time.map(microseconds),
-                memory_bytes: request.limits.memory_bytes,
-                processes: request.limits.processes,
-                output_bytes: request.limits.output_bytes,
-                cpu_rate: request.limits.cpu_rate,
-            },
+            limits: LimitsWire::from(&request.limits),
+            compile_limits: LimitsWire::from(&request.compile_limits),
             rootfs: request.rootfs.clone(),
             files_out: request.files_out.clone(),
+        }
+    }
+}
+
+impl From<&LimitsRequest> for LimitsWire {
+    fn from(limits: &LimitsRequest) -> LimitsWire {
+        let microseconds = |time: Duration| time.as_micros() as u64;
+        LimitsWire {
+            wall_time_us: limits.wall_time.map(microseconds),
+            cpu_time_us: limits.cpu_time.map(microseconds),
+            memory_bytes: limits.memory_bytes,
+            processes: limits.processes,
+            output_bytes: limits.output_bytes,
+            stdout_bytes: limits.stdout_bytes,
+            stderr_bytes: limits.stderr_bytes,
+            cpu_rate: limits.cpu_rate,
+        }
+    }
+}
+
+impl From<&LimitsWire> for LimitsRequest {
+    fn from(wire: &LimitsWire) -> LimitsRequest {
+        LimitsRequest {
+            wall_time: wire.wall_time_us.map(Duration::from_micros),
+            cpu_time: wire.cpu_time_us.map(Duration::from_micros),
+            memory_bytes: wire.memory_bytes,
+            processes: wire.processes,
+            output_bytes: wire.output_bytes,
+            stdout_bytes: wire.stdout_bytes,
+            stderr_bytes: wire.stderr_bytes,
+            cpu_rate: wire.cpu_rate,
+            ..LimitsRequest::default()
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Request {
     /// Files put into the work directory beside the program.
     pub files: Vec<FileEntry>,
     pub limits: LimitsRequest,
+    /// Those of the compile step; what is absent is the profile's, whatever `limits` say.
+    pub compile_limits: LimitsRequest,
     /// The image to run in, in place of the profile's own.
     pub rootfs: Option<String>,
     /// Names or globs of files of the work directory that are to come back after the run.

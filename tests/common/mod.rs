@@ -129,7 +129,7 @@ pub fn run_under_v2(script: &str) -> Option<Output> {
 
 /// An environment variable that tells the processes of one run of the program from everybody else's: init keeps the
 /// memory of the process it was cloned from, and with it this.
-const TAG: &str = "SANDBOXD_TEST_RUN";
+pub const TAG: &str = "SANDBOXD_TEST_RUN";
 
 /// One run of the program that a test looks into while and after it runs.
 pub struct Running {
@@ -250,7 +250,7 @@ fn read_all(mut stream: impl std::io::Read + Send + 'static) -> std::thread::Joi
 }
 
 /// Living processes whose environment has our tag with this value.
-fn tagged(tag: &str) -> Vec<i32> {
+pub fn tagged(tag: &str) -> Vec<i32> {
     let wanted = format!("{TAG}={tag}");
     let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -1,0 +1,11 @@
+//! `sandboxd serve`, the real one, over loopback: each test has a server of its own, which is told to end afterwards
+//! and must leave no process and no cgroup.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod harness;
+mod native;
+mod piston;
+mod socket;
