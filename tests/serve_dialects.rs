@@ -133,7 +133,7 @@ fn results(server: &Server) {
         ("return undefined", json!(null)),
         ("'no return'", json!(null)),
         ("return true", json!(true)),
-        ("return -1.5e3", json!(-1500.0)),
+        ("return -1.5e3", json!(-1500)),
         ("return NaN", json!(null)),
         ("return 'é\\u0000\\n🦀'", json!("é\0\n🦀")),
         ("return [1, [], [null]]", json!([1, [], [null]])),

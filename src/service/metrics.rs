@@ -118,7 +118,8 @@ impl Metrics {
 
 /// Resident memory of this process, in bytes; 0 where /proc is not to be had.
 pub fn resident_memory_bytes() -> i64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: i64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as i64
+    // In kilobytes there; the size of a page, which other files count in, is a secret to a process without privileges.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    line.and_then(|kilobytes| kilobytes.parse::<i64>().ok()).unwrap_or(0) * 1024
 }

@@ -161,10 +161,15 @@ mod tests {
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Preset {
+            service: Service,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Service {
             policies: Vec<PatternPolicy>,
         }
         let text = include_str!("../../examples/policies.toml");
-        Policies::new(&toml::from_str::<Preset>(text).unwrap().policies).unwrap()
+        Policies::new(&toml::from_str::<Preset>(text).unwrap().service.policies).unwrap()
     }
 
     #[test]
