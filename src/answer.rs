@@ -29,7 +29,21 @@ pub struct Answer {
     /// Why wanted files did not come back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files_out_problems: Vec<String>,
+    /// Function mode: what ended the code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thrown: Option<Thrown>,
     pub enforcement: Enforcement,
+}
+
+/// An error that ended the code of a function, or kept it from being one.
+#[derive(Debug, Clone, Serialize, serde::Deserialize, ToSchema)]
+pub struct Thrown {
+    /// As `TypeError`; empty where something else than an error was thrown.
+    pub name: String,
+    pub message: String,
+    /// Where in the author's code, from 1, if it is known.
+    pub line: Option<u32>,
+    pub column: Option<u32>,
 }
 
 /// A file of the work directory.
@@ -136,6 +150,7 @@ pub fn answer(id: String, version: Option<String>, plan: &Plan, result: RunResul
         compile_cached: false,
         files_out,
         files_out_problems,
+        thrown: None,
         enforcement: enforcement(&plan.run),
     }
 }
@@ -152,6 +167,7 @@ pub fn without_run(id: String, status: Status, plan: &Plan, message: String) -> 
         compile_cached: false,
         files_out: Vec::new(),
         files_out_problems: Vec::new(),
+        thrown: None,
         enforcement: enforcement(&plan.run),
     }
 }

@@ -2,17 +2,24 @@
 
 pub mod body;
 pub mod caller;
+pub mod codesandbox;
 pub mod error;
 pub mod execute;
+pub mod executions;
+pub mod function;
 pub mod languages;
+pub mod light;
 pub mod openapi;
 pub mod ops;
 pub mod pages;
 pub mod piston;
 pub mod piston_socket;
+pub mod seeds;
 pub mod socket;
 pub mod stream;
+pub mod validate;
 pub mod websocket;
+pub mod workers;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,6 +64,14 @@ pub fn app(service: Arc<Service>) -> Router {
         // Piston.
         .nest("/api/v2", piston::routes())
         .nest("/api/v2/piston", piston::routes())
+        // light.
+        .route("/typescript", post(light::typescript).fallback(seeds::wrong_method))
+        // codesandbox and workers.
+        .route("/execute", post(codesandbox::execute).fallback(seeds::wrong_method))
+        .route("/validate", post(validate::validate).fallback(seeds::wrong_method))
+        .route("/executions", get(executions::list).fallback(seeds::wrong_method))
+        .route("/executions/{id}", get(executions::one).fallback(seeds::wrong_method))
+        .route("/languages", get(languages::languages).fallback(seeds::wrong_method))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&service), count))

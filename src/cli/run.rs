@@ -23,7 +23,7 @@ use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Privilege};
 use crate::words::limits::LimitsRequest;
 use crate::words::profile::{Profile, Profiles};
-use crate::words::request::{Program, Request, RequestError, SourceFile, bounds};
+use crate::words::request::{Program, Purpose, Request, RequestError, SourceFile, bounds};
 use crate::words::verdict::{Status, signal_name};
 
 /// Traces how long each part of the command takes, beside the steps of the cell itself.
@@ -266,6 +266,7 @@ fn request_of(arguments: RunArguments, is_command: bool) -> Result<(Request, Vec
     let request = Request {
         language: arguments.language.or_else(|| profile_language(arguments.profile.as_deref())),
         program,
+        purpose: Purpose::Run,
         arguments: program_arguments,
         environment: environment.collect::<Result<_, Failure>>()?,
         files,

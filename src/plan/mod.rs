@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
 use crate::words::limits::{LimitError, Limits};
 use crate::words::profile::{Profile, Profiles, SyscallAddition};
-use crate::words::request::{FileEntry, Program, Request, RequestError, bounds, check_file_name};
+use crate::words::request::{FileEntry, Program, Purpose, Request, RequestError, bounds, check_file_name};
 
 pub use command::{Command, CommandOwner, PATH_DEFAULT, WORKDIR};
 
@@ -173,11 +173,14 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
     let profile = select_profile(request, around.profiles)?;
     check_files(request)?;
     let limits = limits(request, profile)?;
-    let command = command::of_run(request, profile)?;
     let mut files: Vec<(String, u32)> = request.files.iter().map(|file| (file.name.clone(), 0o644)).collect();
     if let Program::Source(file) = &request.program {
         files.push((file.name.clone(), 0o644));
     }
+    if request.purpose == Purpose::Check {
+        return plan_check(request, profile, &files, around);
+    }
+    let command = command::of_run(request, profile)?;
     let compile = match (profile, &request.program) {
         (Some(profile), Program::Source(source)) => match &profile.compile {
             Some(step) => {
@@ -198,6 +201,27 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
         run.files_out = FilesOut::Results(request.files_out.clone());
     }
     Ok(Plan { language: profile.map(|profile| profile.name.clone()), rootfs: around.rootfs.to_owned(), compile, run })
+}
+
+/// The check of a program's syntax: one cell with the limits of the compile step, since a compiler reads the program.
+fn plan_check(
+    request: &Request,
+    profile: Option<&Profile>,
+    files: &[(String, u32)],
+    around: &Surroundings,
+) -> Result<Plan, RequestError> {
+    let (Some(profile), Program::Source(source)) = (profile, &request.program) else {
+        return Err(RequestError::new("language", "a command has no syntax to check"));
+    };
+    let check = profile.check.as_ref().ok_or_else(|| {
+        let all = around.profiles.iter().filter(|profile| profile.check.is_some());
+        let names: Vec<&str> = all.map(|profile| profile.name.as_str()).collect();
+        RequestError::new("language", format!("{} has no check of its syntax", profile.name))
+            .hint(format!("languages that have one: {}", names.join(", ")))
+    })?;
+    let command = command::of_step(&check.command, source, profile, &[], &[]);
+    let run = cell(around, profile.compile_limits(), command, Some(profile), files);
+    Ok(Plan { language: Some(profile.name.clone()), rootfs: around.rootfs.to_owned(), compile: None, run })
 }
 
 /// The cell that asks a toolchain for its version, with the service's default limits.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::Extracted;
 use crate::answer::Answer;
 use crate::runner::{Captured, Recorder, StepKind, Stream};
 
@@ -75,6 +76,7 @@ struct State {
     halves: Vec<(StepKind, Stream, Vec<u8>)>,
     /// Without its outputs, which the events hold.
     answer: Option<Answer>,
+    extracted: Option<Extracted>,
     finished: Option<Duration>,
 }
 
@@ -136,6 +138,15 @@ impl Execution {
         state.answer = Some(answer);
         state.finished = Some(self.accepted.elapsed());
         self.push(&mut state, EventKind::Finished);
+    }
+
+    pub(super) fn set_extracted(&self, extracted: Extracted) {
+        self.lock().extracted = Some(extracted);
+    }
+
+    /// Function mode: what the code left, once the run has ended.
+    pub fn extracted(&self) -> Option<Extracted> {
+        self.lock().extracted.clone()
     }
 
     pub fn is_finished(&self) -> bool {
@@ -221,7 +232,8 @@ impl Execution {
         let output: usize = state.events.iter().map(|event| event.kind.bytes()).sum();
         let files =
             state.answer.as_ref().map_or(0, |answer| answer.files_out.iter().map(|file| file.content.len()).sum());
-        output + files + state.events.len() * size_of::<Event>()
+        let extracted = state.extracted.as_ref().map_or(0, Extracted::bytes);
+        output + files + extracted + state.events.len() * size_of::<Event>()
     }
 
     /// Signals the program; false when too many are under way already, or it has ended.

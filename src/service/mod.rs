@@ -50,7 +50,7 @@ use crate::words::causes::chain;
 use crate::words::host::Host;
 use crate::words::limits::{LimitsRequest, format_size, format_time};
 use crate::words::profile::{Profile, Profiles};
-use crate::words::request::{Program, Request, RequestError, SourceFile};
+use crate::words::request::{Program, Purpose, Request, RequestError, SourceFile};
 use crate::words::settings::{Key, LimitCeilings, ServiceSettings};
 use crate::words::verdict::Status;
 
@@ -118,8 +118,16 @@ pub struct Submission {
     pub caller: Caller,
     pub dialect: &'static str,
     pub request_id: String,
-    /// What the history keeps beside the answer.
-    pub extract: Option<fn(&Answer) -> Extracted>,
+    /// Function mode.
+    pub extract: Option<Extract>,
+}
+
+/// A program of the service's own that is run in place of the author's and calls it.
+pub struct Extract {
+    /// It counts as no source of the author's: no policy, cap or digest is about it.
+    pub runner: SourceFile,
+    /// Takes what the runner left out of the answer.
+    pub read: Box<dyn FnOnce(&mut Answer) -> Extracted + Send>,
 }
 
 /// What a program reads.
@@ -130,10 +138,16 @@ pub enum Feed {
 }
 
 /// Function mode: what the code returned and logged, as JSON.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Extracted {
     pub result_json: Option<String>,
     pub logs_json: Option<String>,
+}
+
+impl Extracted {
+    pub fn bytes(&self) -> usize {
+        [&self.result_json, &self.logs_json].into_iter().flatten().map(String::len).sum()
+    }
 }
 
 impl Current {
@@ -388,7 +402,10 @@ impl Service {
         };
         let execution = Arc::new(Execution::new(about, stdin_sender, signals_sender));
         self.executions.add(&execution);
-        self.note_start(&current, &execution, &submission);
+        // Nothing ran where a syntax was checked.
+        if submission.request.purpose == Purpose::Run {
+            self.note_start(&current, &execution, &submission);
+        }
         let run = Run { plan, submission, stdin, signals, queue_time_max: current.settings.queue_time_max };
         let (id, language) = (&execution.about.id, execution.about.language.as_deref());
         let span = tracing::info_span!(target: "runs", "run", id, language, status = Empty);
@@ -401,7 +418,7 @@ impl Service {
         let place = self.turn(&execution, ticket, run.queue_time_max).await;
         let queue_time = began.elapsed();
         self.metrics.queue_time.observe(queue_time.as_secs_f64());
-        let answer = match &place {
+        let mut answer = match &place {
             Ok(_) => self.run_in_cells(&execution, &mut run).await,
             Err((status, message)) => {
                 answer::without_run(execution.about.id.clone(), *status, &run.plan, message.clone())
@@ -409,10 +426,15 @@ impl Service {
         };
         self.count(&execution, &answer, began.elapsed() - queue_time);
         tracing::Span::current().record("status", answer.run.status);
+        if let Some(extract) = run.submission.extract.take() {
+            execution.set_extracted((extract.read)(&mut answer));
+        }
         // The next may begin before this one is written down.
         drop(place);
         execution.flush();
-        if let Some(receipt) = self.note_end(&execution, &answer, queue_time, run.submission.extract) {
+        // Nothing ran where a syntax was checked.
+        let is_run = run.submission.request.purpose == Purpose::Run;
+        if let Some(receipt) = is_run.then(|| self.note_end(&execution, &answer, queue_time)).flatten() {
             // Whoever has an answer finds it in the history, unless the disk is too slow for that.
             let _ = tokio::time::timeout(HISTORY_TIME_MAX, receipt).await;
         }
@@ -459,7 +481,8 @@ impl Service {
             self.metrics.compile_cache_hits.inc();
         }
         let stdin = std::mem::replace(&mut run.stdin, Stdin::Empty);
-        let input = Input { files: run.submission.files.iter().collect(), stdin, compiled };
+        let runner = run.submission.extract.as_ref().map(|extract| &extract.runner);
+        let input = Input { files: runner.into_iter().chain(&run.submission.files).collect(), stdin, compiled };
         let mut cells = Remote { client: &client, request: &run.submission.request, signals: &mut run.signals };
         let mut sink = Sink::Record(Arc::clone(execution) as Arc<dyn Recorder>);
         let canceled = execution.canceled().clone();
@@ -525,16 +548,10 @@ impl Service {
         });
     }
 
-    fn note_end(
-        &self,
-        execution: &Execution,
-        answer: &Answer,
-        queue_time: Duration,
-        extract: Option<fn(&Answer) -> Extracted>,
-    ) -> Option<Receipt> {
+    fn note_end(&self, execution: &Execution, answer: &Answer, queue_time: Duration) -> Option<Receipt> {
         let history = self.history.as_ref()?;
         let mut answer = execution.with_output(answer.clone());
-        let extracted = extract.map(|extract| extract(&answer)).unwrap_or_default();
+        let extracted = execution.extracted().unwrap_or_default();
         let output = std::mem::take(&mut answer.run.output);
         let bytes = |text: String, encoding: &str| match encoding {
             "base64" => answer::from_base64(&text).unwrap_or_default(),
@@ -652,7 +669,10 @@ fn check(current: &Current, submission: &mut Submission) -> Result<Plan, Refusal
     request.rootfs = None;
     request.limits = granted(current, profile, &submission.caller, &request.limits)?;
     let key = submission.caller.key.as_ref().map(|key| key.name.as_str());
-    current.policies.check(submission.dialect, key, &profile.name, &submission.files)?;
+    // Whoever has a syntax checked is told the findings beside it.
+    if request.purpose == Purpose::Run {
+        current.policies.check(submission.dialect, key, &profile.name, &submission.files)?;
+    }
     let around =
         Surroundings { profiles: &current.profiles, host: &current.host, rootfs: &state.rootfs, left_out: &[] };
     if let Program::Command(_) = request.program {

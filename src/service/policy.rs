@@ -155,4 +155,49 @@ mod tests {
         assert!(!found(&light, "native", None, "javascript") && !found(&light, "light", None, "python"));
         assert!(found(&policies(&[], &[]), "native", None, "javascript"));
     }
+
+    /// The preset of `examples/policies.toml`, in the words of the settings.
+    fn preset() -> Policies {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Preset {
+            service: Service,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Service {
+            policies: Vec<PatternPolicy>,
+        }
+        let text = include_str!("../../examples/policies.toml");
+        Policies::new(&toml::from_str::<Preset>(text).unwrap().service.policies).unwrap()
+    }
+
+    #[test]
+    fn the_preset_refuses_what_the_services_before_refused_and_no_more() {
+        let preset = preset();
+        let first = |dialect, language, text: &str| {
+            preset.findings(dialect, None, language, &file(text)).into_iter().next().map(|finding| finding.rule)
+        };
+        for (dialect, language, text, rule) in [
+            ("light", "typescript", "import { readFileSync } from 'node:fs'", Some("no-fs")),
+            ("light", "typescript", "require(\"child_process\")", Some("no-child-process")),
+            ("light", "typescript", "eval('1')", Some("no-eval")),
+            ("light", "typescript", "import { Rpc } from '@lightprotocol/stateless.js'", None),
+            ("light", "typescript", "const offset = 'fsx'; medieval(1)", None),
+            ("workers", "javascript", "const fs = require('fs')", Some("no-require")),
+            ("workers", "javascript", "import x from 'y'", Some("no-import")),
+            ("workers", "javascript", "await import('node:fs')", Some("no-import")),
+            ("workers", "typescript", "process.exit(1)", Some("no-process")),
+            ("workers", "javascript", "new Function('return 1')()", Some("no-function-constructor")),
+            ("workers", "javascript", "return __dirname", Some("no-dirname")),
+            ("workers", "javascript", "console.log('Processing started'); subprocess.run(); list.require()", None),
+            ("codesandbox", "python", "import os", Some("no-system-modules")),
+            ("codesandbox", "python", "  from subprocess import run", Some("no-system-modules")),
+            ("codesandbox", "python", "model.eval(); re.compile('x'); import ostrich", None),
+            ("codesandbox", "rust", "use std::fs::File;", Some("no-fs")),
+            ("native", "javascript", "require('fs'); eval('1')", None),
+        ] {
+            assert_eq!(first(dialect, language, text).as_deref(), rule, "{text}");
+        }
+    }
 }

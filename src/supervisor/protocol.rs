@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::words::limits::LimitsRequest;
-use crate::words::request::{FileEntry, Program, Request};
+use crate::words::request::{FileEntry, Program, Purpose, Request};
 use crate::words::verdict::{DeniedSyscall, Exit, Outcome, OutputFacts, Stop};
 
 /// Longest message in either direction.
@@ -48,6 +48,8 @@ pub struct Job {
     /// Chosen by the front, not 0, unique among its running jobs.
     pub job: u64,
     pub compile: bool,
+    /// The program is not run; its syntax is checked.
+    pub check: bool,
     pub language: Option<String>,
     /// The program's file by name; with none, `command` is run.
     pub source: Option<String>,
@@ -151,6 +153,7 @@ impl Job {
         Request {
             language: self.language.clone(),
             program,
+            purpose: if self.check { Purpose::Check } else { Purpose::Run },
             arguments: self.arguments.clone(),
             environment: self.environment.clone(),
             files: self.files.iter().filter(|file| !is_source(file)).map(entry).collect(),
@@ -170,6 +173,7 @@ impl Job {
         Job {
             job: 0,
             compile,
+            check: request.purpose == Purpose::Check,
             language: request.language.clone(),
             source,
             command,

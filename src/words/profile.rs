@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
 use serde::Deserialize;
 
 use super::limits::{Limits, LimitsRequest};
@@ -28,6 +29,9 @@ pub struct Profile {
     #[serde(default)]
     pub compile: Option<CompileStep>,
     pub run: Step,
+    /// Present when the syntax of a program can be checked without running it.
+    #[serde(default)]
+    pub check: Option<CheckStep>,
     /// Environment of both steps, beside what every cell has.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -57,6 +61,64 @@ pub struct CompileStep {
     pub artifacts: Vec<String>,
     #[serde(default)]
     pub limits: LimitsRequest,
+}
+
+/// The command that checks a program's syntax and exits with 0 if there is nothing wrong with it, and how to read what it
+/// prints.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckStep {
+    pub command: Vec<String>,
+    /// A regular expression, in multi-line mode, that finds each diagnostic in the output; `{source}` stands for the path of
+    /// the program's file. Named groups: `message` and `line`, and where the tool tells them `column` (from 1) or `indent`
+    /// (the blanks before the column), and `severity` (words with `warn` are warnings, those with `note` are left out).
+    pub diagnostics: String,
+}
+
+/// What a check says about a place in a program; line and column count from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub line: u32,
+    pub column: Option<u32>,
+    pub message: String,
+    pub is_warning: bool,
+}
+
+/// Diagnostics of one check; a reader learns nothing from more.
+const DIAGNOSTICS_MAX: usize = 100;
+/// Bytes of one diagnostic's message; the rest is cut.
+const DIAGNOSTIC_BYTES_MAX: usize = 1024;
+
+impl CheckStep {
+    fn pattern(&self, source: &str) -> Result<Regex, regex::Error> {
+        Regex::new(&format!("(?m){}", self.diagnostics.replace("{source}", &regex::escape(source))))
+    }
+
+    /// The diagnostics in `output`, at most 100 of them; `source` is the path that the check was given.
+    pub fn read(&self, output: &str, source: &str) -> Vec<Diagnostic> {
+        // The pattern was compiled when the profile was parsed; only the path in it is another.
+        let Ok(pattern) = self.pattern(source) else { return Vec::new() };
+        let mut diagnostics = Vec::new();
+        for found in pattern.captures_iter(output) {
+            let text = |name: &str| found.name(name).map(|group| group.as_str());
+            let severity = text("severity").unwrap_or("error").to_ascii_lowercase();
+            if severity.contains("note") {
+                continue;
+            }
+            let indent = text("indent").map(|indent| indent.chars().count() as u32 + 1);
+            let message = text("message").unwrap_or_default().trim();
+            diagnostics.push(Diagnostic {
+                line: text("line").and_then(|line| line.parse().ok()).unwrap_or(1),
+                column: text("column").and_then(|column| column.parse().ok()).or(indent),
+                message: message[..message.floor_char_boundary(DIAGNOSTIC_BYTES_MAX)].to_owned(),
+                is_warning: severity.contains("warn"),
+            });
+            if diagnostics.len() == DIAGNOSTICS_MAX {
+                break;
+            }
+        }
+        diagnostics
+    }
 }
 
 /// The command that prints the toolchain's version; its first number with dots is the version.
@@ -91,6 +153,7 @@ impl Profile {
         let commands = [
             Some(&profile.run.command),
             profile.compile.as_ref().map(|compile| &compile.command),
+            profile.check.as_ref().map(|check| &check.command),
             Some(&profile.version.command),
         ];
         for command in commands.into_iter().flatten() {
@@ -109,6 +172,18 @@ impl Profile {
             && artifacts.is_empty()
         {
             return at("artifacts", "artifacts is empty: nothing of the compile step would reach the run".to_owned());
+        }
+        if let Some(check) = &profile.check {
+            match check.pattern("/") {
+                Err(error) => return at("diagnostics", format!("diagnostics is no regular expression: {error}")),
+                Ok(pattern) => {
+                    for group in ["line", "message"] {
+                        if !pattern.capture_names().any(|name| name == Some(group)) {
+                            return at("diagnostics", format!("diagnostics has no group (?P<{group}>…)"));
+                        }
+                    }
+                }
+            }
         }
         if let Err(error) = super::request::check_file_name(&profile.source) {
             return at("source", error.message);
@@ -235,6 +310,26 @@ command = ["python3", "{source}"]
         assert!(error.to_string().contains("neither absolute"), "{error}");
         let error = Profile::parse("p.toml", &format!("{SAMPLE}[limits]\nmemory_bytes = \"3G\"\n")).unwrap_err();
         assert!(error.to_string().contains("ceiling of 2G"), "{error}");
+    }
+
+    #[test]
+    fn diagnostics_are_read_by_the_profiles_pattern() {
+        let check = r#"
+[check]
+command = ["check", "{source}"]
+diagnostics = '^{source}:(?P<line>[0-9]+):(?P<column>[0-9]+): (?P<severity>\w+): (?P<message>.*)$'
+"#;
+        let profile = Profile::parse("p.toml", &format!("{SAMPLE}{check}")).unwrap();
+        let output = "/work/a+b.c:3:7: error: no\n/work/a+b.c:4:1: warning: hm\n/work/a+b.c:5:1: note: see\nelse\n";
+        let read = profile.check.as_ref().unwrap().read(output, "/work/a+b.c");
+        let read: Vec<_> = read.iter().map(|d| (d.line, d.column, d.message.as_str(), d.is_warning)).collect();
+        assert_eq!(read, [(3, Some(7), "no", false), (4, Some(1), "hm", true)]);
+        for (part, wrong, told) in
+            [("(?P<line>", "(", "has no group (?P<line>"), ("(?P<line>", "((", "no regular expression")]
+        {
+            let error = Profile::parse("p.toml", &format!("{SAMPLE}{}", check.replacen(part, wrong, 1))).unwrap_err();
+            assert!(error.to_string().contains(told), "{error}");
+        }
     }
 
     #[test]

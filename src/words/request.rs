@@ -9,6 +9,7 @@ pub struct Request {
     /// Name or alias of a language; `None` lets the entry file's extension decide.
     pub language: Option<String>,
     pub program: Program,
+    pub purpose: Purpose,
     pub arguments: Vec<Vec<u8>>,
     /// Additional environment, in the order given; later entries win.
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
@@ -21,6 +22,15 @@ pub struct Request {
     pub rootfs: Option<String>,
     /// Names or globs of files of the work directory that are to come back after the run.
     pub files_out: Vec<String>,
+}
+
+/// What is wanted of a program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    #[default]
+    Run,
+    /// Its syntax is checked as its language's profile says; it is not run.
+    Check,
 }
 
 /// What to run.
