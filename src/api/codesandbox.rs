@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, Value};
 use utoipa::ToSchema;
@@ -70,7 +71,7 @@ pub struct RunAnswer {
 }
 
 #[utoipa::path(
-    post, path = "/execute", tag = "codesandbox", request_body = RunBody,
+    post, path = "/execute", operation_id = "execute_code", tag = "codesandbox", request_body = RunBody,
     responses(
         (status = 200, description = "What came of it; an error of the code is one in the answer", body = RunAnswer),
         (status = "4XX", body = SeedErrorBody), (status = "5XX", body = SeedErrorBody),
@@ -80,13 +81,22 @@ pub async fn execute(
     State(service): State<Arc<Service>>,
     identity: Identity,
     request: Request,
-) -> Result<Json<RunAnswer>, SeedError> {
+) -> Result<Response, SeedError> {
     let caller = identity.caller()?;
-    service.check_rate(&caller)?;
+    let work = execute_now(&service, caller.clone(), identity.request_id, request);
+    seeds::counted(&service, &caller, work).await
+}
+
+async fn execute_now(
+    service: &Arc<Service>,
+    caller: Caller,
+    request_id: String,
+    request: Request,
+) -> Result<Json<RunAnswer>, SeedError> {
     let current = service.current();
     let body: RunBody = body::json(request, &current.settings).await?;
-    let submission = submission(&current, body, caller, identity.request_id)?;
-    let (execution, answer) = seeds::run(&service, submission).await?;
+    let submission = submission(&current, body, caller, request_id)?;
+    let (execution, answer) = seeds::run(service, submission).await?;
     Ok(Json(run_answer(&execution, &answer)))
 }
 

@@ -16,7 +16,7 @@ use super::body;
 use super::caller::Identity;
 use super::seeds::{self, SeedError, SeedErrorBody};
 use crate::answer::Answer;
-use crate::service::{Feed, Service, Submission, single_file};
+use crate::service::{Caller, Feed, Service, Submission, single_file};
 use crate::words::request::SourceFile;
 use crate::words::verdict::Status;
 
@@ -48,16 +48,25 @@ pub async fn typescript(
     request: Request,
 ) -> Result<Response, SeedError> {
     let caller = identity.caller()?;
-    service.check_rate(&caller)?;
+    let work = typescript_now(&service, caller.clone(), identity.request_id, request);
+    seeds::counted(&service, &caller, work).await
+}
+
+async fn typescript_now(
+    service: &Arc<Service>,
+    caller: Caller,
+    request_id: String,
+    request: Request,
+) -> Result<Response, SeedError> {
     let current = service.current();
     let body: TypescriptBody = body::json(request, &current.settings).await?;
     let language = "typescript";
     let file = SourceFile { name: String::new(), content: body.code.into_bytes() };
     let (mut request, files) = single_file(Some(language.to_owned()), file);
     request.limits.wall_time = seeds::wall_time(&current, &caller, language, None, seeds::WALL_TIME_DEFAULT);
-    let (stdin, request_id) = (Feed::Bytes(Default::default()), identity.request_id);
+    let stdin = Feed::Bytes(Default::default());
     let submission = Submission { request, files, stdin, caller, dialect: "light", request_id, extract: None };
-    let (execution, answer) = seeds::run(&service, submission).await?;
+    let (execution, answer) = seeds::run(service, submission).await?;
     Ok(seeds::with_id(&execution, Json(typescript_answer(&answer)).into_response()))
 }
 

@@ -71,6 +71,19 @@ pub async fn wrong_method(request: Request) -> SeedError {
     )
 }
 
+/// Does what `caller` asks for, if it is not one request too many.
+///
+/// # Errors
+/// It is.
+pub async fn counted<R: IntoResponse>(
+    service: &Service,
+    caller: &Caller,
+    work: impl Future<Output = Result<R, SeedError>>,
+) -> Result<Response, SeedError> {
+    service.check_rate(caller)?;
+    Ok(work.await.into_response())
+}
+
 /// Runs a program to its end, or to that of the request.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -73,9 +74,18 @@ pub async fn validate(
     State(service): State<Arc<Service>>,
     identity: Identity,
     request: Request,
-) -> Result<Json<ValidateAnswer>, SeedError> {
+) -> Result<Response, SeedError> {
     let caller = identity.caller()?;
-    service.check_rate(&caller)?;
+    let work = validate_now(&service, caller.clone(), identity.request_id, request);
+    seeds::counted(&service, &caller, work).await
+}
+
+async fn validate_now(
+    service: &Arc<Service>,
+    caller: Caller,
+    request_id: String,
+    request: Request,
+) -> Result<Json<ValidateAnswer>, SeedError> {
     let current = service.current();
     let body: ValidateBody = body::json(request, &current.settings).await?;
     let name = body.language.unwrap_or_else(|| "javascript".to_owned());
@@ -87,9 +97,9 @@ pub async fn validate(
     let program = if is_function { function::as_program(&body.code) } else { body.code };
     let (mut request, files) = single_file(Some(name), SourceFile { name: String::new(), content: program.into() });
     request.purpose = Purpose::Check;
-    let (stdin, request_id) = (Feed::Bytes(Default::default()), identity.request_id);
+    let stdin = Feed::Bytes(Default::default());
     let submission = Submission { request, files, stdin, caller, dialect: "validate", request_id, extract: None };
-    let (_, answer) = seeds::run(&service, submission).await?;
+    let (_, answer) = seeds::run(service, submission).await?;
     let profile = answer.language.as_deref().and_then(|name| current.profiles.by_name(name));
     let diagnostics = profile.map(|profile| diagnostics(profile, &answer)).unwrap_or_default();
     Ok(Json(validate_answer(&answer, diagnostics, findings, is_function)))
