@@ -71,7 +71,7 @@ pub struct RunAnswer {
 }
 
 #[utoipa::path(
-    post, path = "/execute", operation_id = "execute_code", tag = "codesandbox", request_body = RunBody,
+    post, operation_id = "codesandbox_execute", path = "/execute", operation_id = "execute_code", tag = "codesandbox", request_body = RunBody,
     responses(
         (status = 200, description = "What came of it; an error of the code is one in the answer", body = RunAnswer),
         (status = "4XX", body = SeedErrorBody), (status = "5XX", body = SeedErrorBody),

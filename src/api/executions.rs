@@ -110,7 +110,7 @@ pub struct PastDetails {
 }
 
 #[utoipa::path(
-    get, path = "/executions", operation_id = "list_executions", tag = "workers", params(ExecutionsParameters),
+    get, operation_id = "executions_list", path = "/executions", operation_id = "list_executions", tag = "workers", params(ExecutionsParameters),
     responses((status = 200, body = Executions), (status = "4XX", body = SeedErrorBody))
 )]
 pub async fn list(
@@ -134,7 +134,7 @@ pub async fn list(
 }
 
 #[utoipa::path(
-    get, path = "/executions/{id}", operation_id = "get_execution", tag = "workers", params(("id" = String, Path, description = "Id of the execution")),
+    get, operation_id = "executions_one", path = "/executions/{id}", operation_id = "get_execution", tag = "workers", params(("id" = String, Path, description = "Id of the execution")),
     responses((status = 200, body = PastExecution), (status = "4XX", body = SeedErrorBody))
 )]
 pub async fn one(

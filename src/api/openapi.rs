@@ -5,7 +5,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{execute, languages, ops};
+use super::{codesandbox, execute, executions, languages, light, ops, piston, validate};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,10 +17,16 @@ use super::{execute, languages, ops};
     paths(
         execute::execute, execute::list, execute::one, execute::cancel, execute::events,
         languages::languages,
+        codesandbox::execute, validate::validate, executions::list, executions::one, light::typescript,
+        piston::runtimes, piston::packages, piston::execute,
         ops::health, ops::api_health, ops::ready, ops::detailed, ops::system, ops::metrics,
     ),
     tags(
         (name = "native", description = "Runs, with all that there is to tell of them"),
+        (name = "piston", description = "Piston v2; also below /api/v2/piston"),
+        (name = "codesandbox", description = "The clients of codesandbox's API"),
+        (name = "workers", description = "Function mode, syntax checks and history, as the workers service has them"),
+        (name = "light", description = "TypeScript with a key, as the light service has it"),
         (name = "operations", description = "For whoever runs the service"),
     ),
     modifiers(&Keys)

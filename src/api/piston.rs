@@ -154,7 +154,7 @@ async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Piston
 }
 
 #[utoipa::path(
-    post, path = "/api/v2/execute", tag = "piston", request_body = PistonBody,
+    post, operation_id = "piston_execute", path = "/api/v2/execute", tag = "piston", request_body = PistonBody,
     responses(
         (status = 200, description = "How both steps ended", body = PistonAnswer),
         (status = "4XX", body = PistonMessage), (status = "5XX", body = PistonMessage),
