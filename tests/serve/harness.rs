@@ -44,6 +44,14 @@ impl Server {
         Server::with(&[])
     }
 
+    /// The same with a configuration file.
+    pub fn with_config(config: &str) -> Option<Server> {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(config.as_bytes()).expect("the file is written");
+        let path = file.path().to_str().expect("a path that is text");
+        Server::with(&["--config", path])
+    }
+
     /// The same with more flags.
     pub fn with(flags: &[&str]) -> Option<Server> {
         static SERVERS: AtomicU32 = AtomicU32::new(0);

@@ -6,6 +6,7 @@ mod common;
 
 mod bad_input;
 mod harness;
+mod keys;
 mod native;
 mod piston;
 mod socket;

@@ -280,6 +280,13 @@ fn close_codes_are_those_that_clients_know() {
     assert_eq!(second(json!({"type": "signal", "signal": "SIGNONE"})), Some(4005));
     server.wait_until("their programs are gone", Duration::from_secs(5), |server| server.programs() == 0);
     let mut socket = server.socket("/api/v2/connect");
+    socket.send(&init("bash", "echo on; exec sleep 2"));
+    socket.until("data");
+    socket.send(&json!({"type": "signal", "signal": "SIGTERM"}));
+    let (messages, code) = rest(&mut socket);
+    let ended = json!({"type": "exit", "stage": "run", "code": null, "signal": "SIGTERM"});
+    assert_eq!((messages.last(), code), (Some(&ended), Some(4999)));
+    let mut socket = server.socket("/api/v2/connect");
     socket.send_text("no json");
     let (messages, code) = rest(&mut socket);
     assert_eq!((messages[0]["type"].as_str(), code), (Some("error"), Some(4002)));

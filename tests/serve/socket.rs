@@ -58,6 +58,23 @@ fn a_terminal_drives_a_program_over_either_path() {
 }
 
 #[test]
+fn signals_reach_the_program_by_name_and_number() {
+    let Some(server) = Server::start() else { return };
+    let mut socket = server.socket("/ws");
+    let id = socket.execute(python(
+        "import signal, sys, time\nfor number in (2, 15):\n \
+         signal.signal(number, lambda number, _: sys.stdout.write(f'{number}\\n') and number == 15 and sys.exit(4))\n\
+         sys.stdout.write('on\\n')\ntime.sleep(50)",
+    ));
+    assert_eq!(socket.until("output")["data"], "on\n");
+    socket.send(&json!({"type": "signal", "executionId": id, "signal": "SIGINT"}));
+    assert_eq!(socket.until("output")["data"], "2\n");
+    socket.send(&json!({"type": "signal", "executionId": id, "signal": 15}));
+    let (output, finished) = socket.run_out();
+    assert_eq!((output.as_str(), &finished["answer"]["exit_code"]), ("15\n", &json!(4)));
+}
+
+#[test]
 fn input_that_nobody_reads_is_bounded_and_the_rest_of_the_connection_goes_on() {
     let Some(server) = Server::start() else { return };
     let mut socket = server.socket("/ws");
