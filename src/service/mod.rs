@@ -337,7 +337,7 @@ impl Service {
             self.metrics.refused.get_or_create(&metrics::CodeLabel { code: "rate_limited" }).inc();
             let message = format!("{name} has used up its {} requests", retry.state.limit);
             let refusal = Refusal::new(Class::TooManyRequests, "rate_limited", message);
-            Refusal { rate: Some(retry.state), ..refusal }.retry_after(retry.after)
+            Refusal { rate: Some(Box::new(retry.state)), ..refusal }.retry_after(retry.after)
         })
     }
 

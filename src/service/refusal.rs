@@ -40,7 +40,7 @@ pub struct Refusal {
     pub field: Option<String>,
     pub retry_after: Option<Duration>,
     /// Where the caller stands with its rate limit, if that is why.
-    pub rate: Option<RateState>,
+    pub rate: Option<Box<RateState>>,
 }
 
 impl Refusal {
