@@ -76,7 +76,9 @@ impl Policies {
                 for file in files {
                     let text = String::from_utf8_lossy(&file.content);
                     for (index, line) in text.lines().enumerate() {
-                        let Some(found) = rule.pattern.find(line) else { continue };
+                        let Some(groups) = rule.pattern.captures(line) else { continue };
+                        // What stands before the place, to tell it from others, can be left out of it.
+                        let Some(found) = groups.name("at").or_else(|| groups.get(0)) else { continue };
                         findings.push(Finding {
                             policy: policy.name.clone(),
                             rule: rule.name.clone(),
@@ -199,5 +201,7 @@ mod tests {
         ] {
             assert_eq!(first(dialect, language, text).as_deref(), rule, "{text}");
         }
+        let place = preset.findings("workers", None, "javascript", &file("return require('fs')")).remove(0);
+        assert_eq!((place.line, place.column), (1, 8));
     }
 }
