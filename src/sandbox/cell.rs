@@ -241,6 +241,17 @@ impl Cell {
         self.group.as_ref().map_or(Ok(Duration::ZERO), |group| group.cpu_time())
     }
 
+    /// What the whole cell used up to now.
+    pub fn usage(&self) -> Result<Usage, CgroupError> {
+        self.group.as_ref().map_or(Ok(Usage::default()), |group| group.usage())
+    }
+
+    /// True when nothing but init is known to be left of the cell: what it used can change no more.
+    pub fn is_over(&self) -> bool {
+        let processes = self.group.as_ref().map(|group| group.processes());
+        matches!(processes, Some(Ok(Some(0 | 1))))
+    }
+
     /// Processes the kernel killed for memory up to now.
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
         self.group.as_ref().map_or(Ok(0), |group| group.oom_kills())

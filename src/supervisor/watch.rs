@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::plan::{CellPlan, CommandOwner};
 use crate::sandbox::cell::{Cell, CellError, StepFailure, trace_time};
+use crate::sandbox::cgroup::{CgroupError, Usage};
 use crate::sandbox::report::Report;
 use crate::sandbox::seccomp::syscall_name;
 use crate::sandbox::sequence::SEQUENCE;
@@ -51,6 +52,8 @@ pub struct Watch<'a> {
     ended_ns: Option<u64>,
     init_cpu_ns: u64,
     next_look: Option<Instant>,
+    /// Errors of a cleanup that is done already.
+    cleanup: Vec<String>,
 }
 
 /// Watches a duplicate, so that the cell itself stays free to be asked and killed meanwhile.
@@ -71,6 +74,7 @@ impl<'a> Watch<'a> {
             ended_ns: None,
             init_cpu_ns: 0,
             next_look: None,
+            cleanup: Vec::new(),
         }
     }
 
@@ -79,11 +83,52 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// A step of the sequence failed, or the cell could not be watched; it is destroyed then too.
     pub async fn run(&mut self, stop: impl Future<Output = Stop>) -> Result<Ended, CellError> {
-        let watched = self.until_dead(stop).await;
+        let watched = self.until_dead(stop, false).await;
         self.take_reports();
-        let (usage, cleanup) = self.cell.finish();
-        let cleanup: Vec<String> = cleanup.iter().map(|error| chain(error)).collect();
+        let (usage, cleanup) = self.finish();
         watched.map_err(|error| CellError::new("watch", error))?;
+        Ok(Ended { outcome: self.conclude(usage)?, cleanup })
+    }
+
+    /// As [`Watch::run`], but returns as soon as the facts are known and final: with a payload that leaves no process
+    /// behind that is when it has ended, and the kernel still takes the cell apart. [`Watch::destroy`] then waits for that.
+    ///
+    /// # Errors
+    /// As [`Watch::run`].
+    pub async fn run_to_outcome(&mut self, stop: impl Future<Output = Stop>) -> Result<Outcome, CellError> {
+        let watched = self.until_dead(stop, true).await;
+        self.take_reports();
+        let over = watched.map_err(|error| CellError::new("watch", error))?;
+        let usage = match over {
+            Over::Facts => self.cell.usage(),
+            Over::Dead => {
+                let (usage, cleanup) = self.finish();
+                self.cleanup = cleanup;
+                usage
+            }
+        };
+        self.conclude(usage)
+    }
+
+    /// Waits until the cell is dead and destroys it; the errors of the cleanup.
+    pub async fn destroy(&mut self) -> Vec<String> {
+        // init leaves by itself; this holds whatever it does. A cell that cannot be waited for here is below.
+        self.cell.kill();
+        if let Ok(dead) = readable(self.cell.pidfd()) {
+            let _dead = dead.readable().await;
+        }
+        let mut cleanup = std::mem::take(&mut self.cleanup);
+        cleanup.extend(self.finish().1);
+        cleanup
+    }
+
+    fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<String>) {
+        let (usage, cleanup) = self.cell.finish();
+        (usage, cleanup.iter().map(|error| chain(error)).collect())
+    }
+
+    /// The facts of a cell that is over, with what it used.
+    fn conclude(&mut self, usage: Result<Usage, CgroupError>) -> Result<Outcome, CellError> {
         let mut outcome = std::mem::take(&mut self.outcome);
         if let Some(failure) = self.failure.take() {
             outcome = Watch::judge_failure(self.plan, outcome, failure)?;
@@ -106,7 +151,7 @@ impl<'a> Watch<'a> {
         outcome.processes_peak = usage.processes_peak.unwrap_or(2).saturating_sub(1).max(1);
         outcome.oom_kills = outcome.oom_kills.max(usage.oom_kills);
         outcome.process_limit_hits = usage.process_limit_hits;
-        Ok(Ended { outcome, cleanup })
+        Ok(outcome)
     }
 
     /// The work directory of a compile step, once the cell is dead.
@@ -134,7 +179,10 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn until_dead(&mut self, stop: impl Future<Output = Stop>) -> io::Result<()> {
+    /// With `early` returns as soon as the facts are final; a compile step's never are before its death, because its
+    /// work directory is read then.
+    async fn until_dead(&mut self, stop: impl Future<Output = Stop>, early: bool) -> io::Result<Over> {
+        let early = early && self.plan.artifacts.is_empty();
         let control = readable(self.cell.control())?;
         let dead = readable(self.cell.pidfd())?;
         let out_of_memory = self.cell.oom_event().map(readable).transpose()?;
@@ -147,12 +195,16 @@ impl<'a> Watch<'a> {
             let look = self.next_look;
             tokio::select! {
                 biased;
-                // Only the start is waited for: what init reports later is read when something else happens, and at the
-                // latest when the cell is dead.
-                ready = control.readable(), if !hung_up && self.started.is_none() => {
+                // Unless there is a hurry only the start is waited for: what init reports later is read when something
+                // else happens, and at the latest when the cell is dead.
+                ready = control.readable(), if !hung_up && (early || self.started.is_none()) => {
                     ready?.clear_ready();
+                    let waiting = self.started.is_none();
                     hung_up = !self.take_reports();
-                    if let Some((_, at)) = self.started {
+                    if early && self.ended_ns.is_some() && self.cell.is_over() {
+                        return Ok(Over::Facts);
+                    }
+                    if waiting && let Some((_, at)) = self.started {
                         deadline = at + self.plan.limits.wall_time;
                         self.next_look = Some(at + self.pause_for(self.plan.limits.cpu_time));
                     }
@@ -162,7 +214,7 @@ impl<'a> Watch<'a> {
                     if let Some(ended_ns) = self.ended_ns {
                         trace_time("kernel", "end_cell", sys::monotonic_ns().saturating_sub(ended_ns));
                     }
-                    return Ok(());
+                    return Ok(Over::Dead);
                 }
                 // v1 tells first, then kills and counts; the count is what the verdict shows, so it is waited for.
                 () = next_event(out_of_memory.as_ref()), if !memory_is_out => memory_is_out = true,
@@ -271,6 +323,14 @@ impl<'a> Watch<'a> {
             }
         }
     }
+}
+
+/// What there is no more of.
+enum Over {
+    /// The facts are final.
+    Facts,
+    /// The cell is dead.
+    Dead,
 }
 
 /// Completes when the kernel says that the cell is out of memory; never, where it does not say so.
