@@ -20,8 +20,10 @@
 //! sandbox    rootfs     cells;  images (neither knows the other)
 //! supervisor            makes, watches and destroys cells, on one thread
 //! runner                one run with its streams, compile step first
+//! history               what was run and what came of it, kept in a database
 //! config                the only reader of configuration files and environment
 //! machine               this machine under a configuration: limits, images, versions
+//! service               keys, rates: the HTTP service beneath its dialects
 //! check                 what the machine can enforce, measured in cells
 //! api                   the faces' own words, one file a dialect
 //! cli                   the command line
@@ -39,14 +41,18 @@
 //! - What a host cannot enforce is settled in the plan and reported in every verdict.
 //! - The process that makes cells has one thread.
 
+pub mod answer;
 pub mod api;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod history;
 pub mod machine;
 pub mod plan;
 pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
+pub mod service;
 pub mod supervisor;
 pub mod words;

@@ -51,13 +51,48 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("sandbox", vec!["plan", "words"]),
         ("supervisor", vec!["sandbox", "plan", "words"]),
         ("runner", vec!["supervisor", "sandbox", "plan", "words"]),
+        ("history", vec!["words"]),
         ("config", vec!["sandbox", "rootfs", "plan", "words"]),
         ("machine", vec!["config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        ("service", vec!["history", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("check", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
-        ("api", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        ("answer", vec!["runner", "supervisor", "plan", "words"]),
+        ("service", vec!["answer", "history", "runner", "supervisor", "plan", "sandbox", "words"]),
+        ("api", vec!["service", "answer", "history", "runner", "supervisor", "plan", "sandbox", "words"]),
+        (
+            "daemon",
+            vec![
+                "api",
+                "service",
+                "history",
+                "machine",
+                "config",
+                "runner",
+                "supervisor",
+                "sandbox",
+                "rootfs",
+                "plan",
+                "words",
+            ],
+        ),
         (
             "cli",
-            vec!["check", "api", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"],
+            vec![
+                "daemon",
+                "check",
+                "api",
+                "service",
+                "answer",
+                "history",
+                "machine",
+                "config",
+                "runner",
+                "supervisor",
+                "sandbox",
+                "rootfs",
+                "plan",
+                "words",
+            ],
         ),
         ("lib", vec![]),
         ("main", vec!["cli"]),
@@ -101,7 +136,8 @@ fn nothing_below_the_configuration_reads_the_environment() {
     for path in sources() {
         let layer = layer_of(&path);
         // The builder hands its tools the user's own proxy and mirror settings.
-        if ["words", "plan", "sandbox", "supervisor", "runner"].contains(&layer.as_str()) && !path.ends_with("tests.rs")
+        if ["words", "plan", "sandbox", "supervisor", "runner", "history"].contains(&layer.as_str())
+            && !path.ends_with("tests.rs")
         {
             assert!(!code(&path).contains("env::var"), "{} reads the environment", path.display());
         }

@@ -296,25 +296,33 @@ fn the_client_runs_stops_and_learns_of_a_lost_supervisor() {
         let content = bundle(b"", true);
         let descriptors = || [null.as_fd(), null.as_fd(), null.as_fd(), content.as_fd()];
         let never = std::future::pending;
+        let run = async |job, stop: &mut (dyn Future<Output = StopWire> + Unpin)| match client
+            .start(job, descriptors())
+            .await
+        {
+            Ok(running) => running.wait(stop, &mut tokio::sync::mpsc::channel(1).1).await,
+            Err(reply) => reply,
+        };
 
         // Several at once, each with its own answer.
         let scripts = ["exit 1", "exit 2", "exit 3"];
-        let [one, two, three] = scripts.map(|script| client.run(shell(0, script), descriptors(), never()));
-        for (reply, code) in [one.await, two.await, three.await].into_iter().zip(1..) {
+        let [one, two, three] = scripts.map(|script| async { run(shell(0, script), &mut Box::pin(never())).await });
+        let (one, two, three) = tokio::join!(one, two, three);
+        for (reply, code) in [one, two, three].into_iter().zip(1..) {
             assert!(
                 matches!(&reply, Reply::Ended { outcome, .. } if outcome.exit == Some(Exit::Code(code))),
                 "{reply:?}"
             );
         }
         let unknown = Job { language: Some("klingon".to_owned()), ..shell(0, "true") };
-        let reply = client.run(unknown, descriptors(), never()).await;
+        let reply = run(unknown, &mut Box::pin(never())).await;
         assert!(matches!(&reply, Reply::Refused { field, .. } if field == "language"), "{reply:?}");
 
         let soon = async {
             tokio::time::sleep(Duration::from_millis(200)).await;
             StopWire::Canceled
         };
-        let reply = client.run(shell(0, "exec sleep 60"), descriptors(), soon).await;
+        let reply = run(shell(0, "exec sleep 60"), &mut Box::pin(soon)).await;
         assert!(matches!(&reply, Reply::Ended { outcome, .. } if outcome.stop == Some(Stop::Canceled)), "{reply:?}");
 
         // Whoever waits when the supervisor dies is told so.
@@ -323,7 +331,8 @@ fn the_client_runs_stops_and_learns_of_a_lost_supervisor() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         };
-        let (reply, ()) = tokio::join!(client.run(shell(0, "exec sleep 60"), descriptors(), never()), killer);
+        let mut forever = Box::pin(never());
+        let (reply, ()) = tokio::join!(run(shell(0, "exec sleep 60"), &mut forever), killer);
         assert!(matches!(reply, Reply::Lost), "{reply:?}");
         // The end of the stream, or its reset.
         let _ended = answers.await.unwrap();

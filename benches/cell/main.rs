@@ -20,7 +20,7 @@ use readings::{Left, kernel, kilobytes, resident};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
 use sandboxd::plan::{CellPlan, HOST_IMAGE, Plan, Surroundings, WORKDIR, plan};
-use sandboxd::runner::{self, Input, Sink, Stdin};
+use sandboxd::runner::{self, InProcess, Input, Sink, Stdin};
 use sandboxd::sandbox::cell::Cell;
 use sandboxd::sandbox::report::Report;
 use sandboxd::sandbox::sequence::SEQUENCE;
@@ -188,9 +188,10 @@ impl Bench {
     /// A whole run with its pipes, files and verdict.
     fn run(&mut self) {
         let Bench { supervisor, plan, runtime } = self;
-        let input = Input { files: Vec::new(), stdin: Stdin::Empty };
+        let input = Input { files: Vec::new(), stdin: Stdin::Empty, compiled: None };
         let mut sink = Sink::capture();
-        let result = runtime.block_on(runner::run(supervisor, plan, input, &mut sink, std::future::pending()));
+        let result =
+            runtime.block_on(runner::run(&mut InProcess(supervisor), plan, input, &mut sink, std::future::pending()));
         match result {
             Ok(result) if result.cleanup.is_empty() => {}
             Ok(result) => panic!("left over: {:?}", result.cleanup),

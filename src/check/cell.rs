@@ -82,15 +82,8 @@ struct Trial<'a> {
 impl Trial<'_> {
     fn plan(&self, rootfs: &str, script: &str, limits: &LimitsRequest) -> CellPlan {
         let words = ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec());
-        let request = Request {
-            language: None,
-            program: Program::Command(words.to_vec()),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            files: Vec::new(),
-            limits: limits.clone(),
-            rootfs: None,
-        };
+        let request =
+            Request { program: Program::Command(words.to_vec()), limits: limits.clone(), ..Request::default() };
         let profiles = Profiles::default();
         let around = Surroundings { profiles: &profiles, host: &self.machine.host, rootfs, left_out: &[] };
         plan(&request, &around).expect("check's own requests are sound").run

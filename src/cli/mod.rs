@@ -1,10 +1,13 @@
 //! The command line: definitions, from which help, completions and man pages are made, and one file a command.
 
 mod check;
+mod config;
 mod documents;
 mod languages;
 mod rootfs;
 mod run;
+mod serve;
+pub mod serve_arguments;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Flags};
+use crate::daemon::log::{self, Style};
 use crate::sandbox::cgroup::Choice;
 use crate::supervisor::PoolSize;
 use crate::words::limits::{parse_count, parse_size, parse_time};
@@ -47,15 +51,12 @@ struct Settings {
     #[arg(long, global = true, value_enum, value_name = "LAYOUT", help_heading = "Settings")]
     cgroup: Option<CgroupFlag>,
     /// What to log on stderr, as `error`, `warn`, `info`, `debug`, `trace` or a filter such as `sandboxd=trace`
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        env = "SANDBOXD_LOG",
-        default_value = "warn",
-        help_heading = "Settings"
-    )]
-    log: String,
+    /// [default: warn; info for `serve`]
+    #[arg(long, global = true, value_name = "FILTER", env = "SANDBOXD_LOG", help_heading = "Settings")]
+    log: Option<String>,
+    /// Log lines are JSON objects
+    #[arg(long, global = true, hide = true)]
+    log_json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -77,12 +78,20 @@ enum Command {
     /// Build, list, verify and remove root filesystem images
     #[command(subcommand)]
     Rootfs(rootfs::RootfsCommand),
+    /// Serve programs over HTTP
+    #[command(after_help = serve_arguments::SERVE_EXAMPLES)]
+    Serve(serve_arguments::ServeArguments),
+    /// Print the settings in force and where each came from; make keys
+    Config(Box<config::ConfigArguments>),
     /// Serve a front on stdin by the supervisor protocol
     #[command(hide = true)]
     Supervisor {
         /// Cells alive at once
         #[arg(long, default_value_t = 1000)]
         cells_max: usize,
+        /// Languages whose image is not built run on this machine's own programs
+        #[arg(long)]
+        use_host_image: bool,
         /// Cells kept prepared for each shape of run that was asked for lately
         #[arg(long, default_value_t = PoolSize::default().cells_per_shape)]
         pool_cells_per_shape: usize,
@@ -92,6 +101,14 @@ enum Command {
         #[cfg(debug_assertions)]
         #[command(flatten)]
         hooks: Box<TestHooks>,
+    },
+    /// Speak HTTP as told by the parent on stdin
+    #[command(hide = true)]
+    Front {
+        #[arg(long)]
+        uid: u32,
+        #[arg(long)]
+        gid: u32,
     },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  sandboxd completions bash > /usr/share/bash-completion/completions/sandboxd")]
@@ -216,7 +233,19 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_SANDBOX_FAILED) } else { ExitCode::SUCCESS };
         }
     };
-    start_log(&cli.settings.log);
+    let is_service = matches!(cli.command, Command::Serve(_) | Command::Front { .. } | Command::Supervisor { .. });
+    let filter = cli.settings.log.clone().unwrap_or_else(|| if is_service { "info" } else { "warn" }.to_owned());
+    let style = match (is_service, cli.settings.log_json) {
+        (false, _) => Style::Command,
+        (true, false) => Style::Service,
+        (true, true) => Style::Json,
+    };
+    log::start(&filter, style);
+    if let Command::Front { uid, gid } = cli.command {
+        // Before anything is read.
+        return serve::front(uid, gid);
+    }
+    let log_flags = [OsString::from("--log"), filter.into()];
     let flags = Flags {
         config: cli.settings.config,
         rootfs_dir: cli.settings.rootfs_dir,
@@ -233,8 +262,11 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&config, &arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
+        Command::Serve(arguments) => serve::main(flags.clone(), log_flags.into(), arguments),
+        Command::Front { .. } => Ok(ExitCode::SUCCESS),
         Command::Supervisor {
             cells_max,
+            use_host_image,
             pool_cells_per_shape,
             pool_idle_time,
             #[cfg(debug_assertions)]
@@ -244,8 +276,9 @@ pub fn main() -> ExitCode {
             run::arm_faults(&hooks.fail).map_err(anyhow::Error::msg)?;
             let pool =
                 PoolSize { cells_per_shape: pool_cells_per_shape, idle_time: pool_idle_time, ..PoolSize::default() };
-            supervisor::main(&config, cells_max, pool)
+            supervisor::main(&config, cells_max, use_host_image, pool)
         }
+        Command::Config(arguments) => config::main(&config, &arguments),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { directory } => documents::man_pages(&directory),
     });
@@ -253,19 +286,6 @@ pub fn main() -> ExitCode {
         say_error(&error);
         ExitCode::from(EXIT_SANDBOX_FAILED)
     })
-}
-
-fn start_log(filter: &str) {
-    use tracing_subscriber::EnvFilter;
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .without_time();
-    // A plain level needs no filter language, whose start costs every run.
-    match filter.parse::<tracing::Level>() {
-        Ok(level) => log.with_max_level(level).init(),
-        Err(_) => log.with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"))).init(),
-    }
 }
 
 /// The loop that watches a cell, its streams and our signals.

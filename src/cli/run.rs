@@ -11,11 +11,11 @@ use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_SANDBOX_FAILED, RunArguments, say, say_error, say_hint, say_warning};
-use crate::api::native;
+use crate::answer;
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
-use crate::runner::{self, Input, Sink, Stdin};
+use crate::runner::{self, InProcess, Input, Sink, Stdin};
 use crate::sandbox::cell::{CellError, StepFailure, trace_time};
 use crate::sandbox::sequence;
 use crate::sandbox::sys::monotonic_ns;
@@ -134,7 +134,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     stopwatch.lap("plan");
 
     let id = uuid::Uuid::now_v7().to_string();
-    let input = Input { files: sources.iter().collect(), stdin };
+    let input = Input { files: sources.iter().collect(), stdin, compiled: None };
     let runtime = super::event_loop().map_err(|error| {
         let failure = Failure::new(format!("failed to start the event loop: {error}"));
         Failure {
@@ -159,7 +159,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         }
         stopwatch.lap("wait_for_thread");
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
-        let result = runner::run(&mut supervisor, &plan, input, &mut sink, interrupted).await;
+        let result = runner::run(&mut InProcess(&mut supervisor), &plan, input, &mut sink, interrupted).await;
         stopwatch.lap("run");
         let version = match (&result, json, profile) {
             (Ok(_), true, Some(profile)) => {
@@ -178,7 +178,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         Ok(result) => result,
         Err(error) => {
             let failure = explain(&error, &plan);
-            let answer = native::sandbox_error(id, &plan, failure.message.clone());
+            let answer = answer::without_run(id, Status::SandboxError, &plan, failure.message.clone());
             return Err(Failure { answer: serde_json::to_string(&answer).ok(), ..failure });
         }
     };
@@ -190,7 +190,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         None => exit_code(&result),
     };
     if json {
-        let answer = native::answer(id, version, &plan, result);
+        let answer = answer::answer(id, version, &plan, result);
         let text =
             serde_json::to_string(&answer).map_err(|error| Failure::new(format!("failed to write JSON: {error}")))?;
         print_answer(&text)?;
@@ -279,6 +279,7 @@ fn request_of(arguments: RunArguments, is_command: bool) -> Result<(Request, Vec
             ..LimitsRequest::default()
         },
         rootfs: arguments.rootfs,
+        files_out: Vec::new(),
     };
     Ok((request, sources))
 }

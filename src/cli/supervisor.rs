@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
+use crate::plan::HOST_IMAGE;
 use crate::supervisor::server::{Images, Service, serve};
 use crate::supervisor::{PoolSize, Supervisor};
 use crate::words::request::RequestError;
 
-struct MachineImages(Machine);
+/// The images of this machine; the second is whether its own programs may stand in for an image that is not built.
+struct MachineImages(Machine, bool);
 
 impl Images for MachineImages {
     fn stage(
@@ -28,12 +30,16 @@ impl Images for MachineImages {
             }
         };
         let name = self.0.choose_rootfs(asked, own).map_err(refuse)?;
+        if name == HOST_IMAGE && own.is_some() && !self.1 {
+            let refused = RequestError::new("rootfs", "the language's image is not built");
+            return Err(refused.hint("sandboxd rootfs build, or use_host_image = true"));
+        }
         self.0.stage(supervisor, &name).map_err(refuse)?;
         Ok(name)
     }
 }
 
-pub fn main(config: &Config, cells_max: usize, pool: PoolSize) -> anyhow::Result<ExitCode> {
+pub fn main(config: &Config, cells_max: usize, use_host_image: bool, pool: PoolSize) -> anyhow::Result<ExitCode> {
     let (profiles, problems) = config.profiles();
     for problem in &problems {
         tracing::error!(%problem, "profile left out");
@@ -48,7 +54,7 @@ pub fn main(config: &Config, cells_max: usize, pool: PoolSize) -> anyhow::Result
     supervisor.keep(pool);
     let host = machine.host.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let service = Service { supervisor, profiles, host, images: MachineImages(machine), cells_max };
+    let service = Service { supervisor, profiles, host, images: MachineImages(machine, use_host_image), cells_max };
     runtime.block_on(serve(socket, service))?;
     Ok(ExitCode::SUCCESS)
 }

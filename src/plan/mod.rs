@@ -47,8 +47,7 @@ pub struct CellPlan {
     pub command: Command,
     /// Names of the files written into the work directory, with their permission bits.
     pub files: Vec<(String, u32)>,
-    /// Globs of the files that cross over from a compile step.
-    pub artifacts: Vec<String>,
+    pub files_out: FilesOut,
     pub limits: Limits,
     pub rlimits: Vec<Rlimit>,
     pub identity: Identity,
@@ -64,6 +63,16 @@ pub struct CellPlan {
     pub privilege: Privilege,
     /// Steps left out by a test's control; always empty in a release build.
     pub left_out: Vec<String>,
+}
+
+/// Which files come out of a dead cell's work directory, by names or globs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilesOut {
+    None,
+    /// What a compile step must leave for the run.
+    Artifacts(Vec<String>),
+    /// What the caller of a run would like to have.
+    Results(Vec<String>),
 }
 
 /// User ids inside the cell; the same numbers serve as group ids.
@@ -173,12 +182,16 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
         (Some(profile), Program::Source(source)) => profile.compile.as_ref().map(|step| {
             let command = command::of_step(&step.command, source, profile, &[], &request.environment);
             let mut cell = cell(around, profile.compile_limits(), command, Some(profile), &files);
-            cell.artifacts = step.artifacts.clone();
+            cell.files_out = FilesOut::Artifacts(step.artifacts.clone());
             cell
         }),
         _ => None,
     };
-    let run = cell(around, limits, command, profile, &files);
+    let mut run = cell(around, limits, command, profile, &files);
+    if !request.files_out.is_empty() {
+        check_globs(&request.files_out)?;
+        run.files_out = FilesOut::Results(request.files_out.clone());
+    }
     Ok(Plan { language: profile.map(|profile| profile.name.clone()), rootfs: around.rootfs.to_owned(), compile, run })
 }
 
@@ -210,7 +223,7 @@ fn cell(
         overlay: host.overlay,
         command,
         files: files.to_vec(),
-        artifacts: Vec::new(),
+        files_out: FilesOut::None,
         rlimits: rlimits(&limits, host),
         identity,
         hostname: "sandbox",
@@ -303,6 +316,20 @@ fn check_files(request: &Request) -> Result<(), RequestError> {
         return Err(RequestError::new("code", format!("{:?} is empty: there is nothing to run", empty.name)));
     }
     Ok(())
+}
+
+/// Names or globs of results stay inside the work directory, like the names of files.
+fn check_globs(globs: &[String]) -> Result<(), RequestError> {
+    if globs.len() > bounds::FILES_OUT_MAX {
+        let message = format!("files_out has {} entries, more than the {} allowed", globs.len(), bounds::FILES_OUT_MAX);
+        return Err(RequestError::new("files_out", message));
+    }
+    globs.iter().try_for_each(|glob| {
+        check_file_name(glob).map_err(|error| {
+            RequestError { field: "files_out", ..error }
+                .hint("name files such as \"plot.png\" or \"*.csv\", relative to the work directory")
+        })
+    })
 }
 
 /// A C string from bytes a request gave; `what` names them in the error.

@@ -1,30 +1,42 @@
 //! One run from plan to verdict: compile, carry the artefacts over, run, judge.
 //!
 //! This is the side of the streams: it holds the near ends of the pipes, which the supervisor never reads. Every face
-//! (the terminal, HTTP) runs programs through [`run`].
+//! (the terminal, HTTP) runs programs through [`run`]; where the cells are made is up to its [`Cells`]: in this process
+//! ([`InProcess`]) or by a supervisor at the other end of a socket ([`Remote`]).
 
+mod cells;
 mod streams;
 
 use std::future::Future;
-use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use tokio::sync::Notify;
 
-pub use streams::{Captured, Sink, SinkClosed, Stdin, StepKind, Stream};
+pub use cells::{Cells, InProcess, Launch, Remote, RemoteError, StepEnd};
+pub use streams::{Captured, Far, Recorder, Sink, SinkClosed, Stdin, StepKind, Stream};
 
 use crate::plan::{CellPlan, Plan};
 use crate::sandbox::cell::{CellError, StepFailure};
-use crate::supervisor::{Supervisor, Watch, files, start_of};
+use crate::supervisor::Supervisor;
+use crate::supervisor::files::{self, Bundle, Carried};
 use crate::words::request::SourceFile;
-use crate::words::verdict::{Exit, Outcome, Status, Stop, Verdict, judge};
+use crate::words::verdict::{Exit, Status, Stop, Verdict, judge};
 
 /// The end of one step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StepResult {
     pub verdict: Verdict,
     pub output: Captured,
+}
+
+/// A compile step that went well, and what the run needs of it.
+#[derive(Debug)]
+pub struct Compiled {
+    pub result: StepResult,
+    /// Sources and artefacts together.
+    pub files: Bundle,
 }
 
 /// The end of a run.
@@ -33,6 +45,10 @@ pub struct RunResult {
     pub compile: Option<StepResult>,
     /// `None` when the compile step did not succeed.
     pub run: Option<StepResult>,
+    /// Files that the request wanted back.
+    pub results: Carried,
+    /// What may be given to the next run of the same program in place of its compile step.
+    pub compiled: Option<Arc<Compiled>>,
     /// What could not be cleaned up; the run itself is not affected.
     pub cleanup: Vec<String>,
 }
@@ -52,50 +68,61 @@ impl RunResult {
 pub struct Input<'a> {
     pub files: Vec<&'a SourceFile>,
     pub stdin: Stdin,
+    /// From an earlier run of the same files under the same plan.
+    pub compiled: Option<Arc<Compiled>>,
 }
 
 /// Runs `plan`. `sink` receives the output as it comes; `canceled` ends the run when it completes.
 ///
 /// # Errors
 /// The sandbox failed: a step of the sequence, or a file that could not be carried over. Never the payload's doing.
-pub async fn run(
-    supervisor: &mut Supervisor,
+pub async fn run<C: Cells>(
+    cells: &mut C,
     plan: &Plan,
     input: Input<'_>,
     sink: &mut Sink,
     canceled: impl Future<Output = ()>,
-) -> Result<RunResult, CellError> {
+) -> Result<RunResult, C::Error> {
     let mut canceled = Cancellation { wish: std::pin::pin!(canceled), came: false };
     let mut cleanup = Vec::new();
-    let mut artifacts = Vec::new();
-    let mut compile = None;
-    if let Some(step) = &plan.compile {
-        let files = files::bundle(&input.files, &[])?;
-        let done = run_step(supervisor, step, StepKind::Compile, files, Stdin::Empty, sink, &mut canceled).await?;
-        cleanup.extend(done.cleanup);
-        let ok = done.result.verdict.status == Status::Ok;
-        let mut result = done.result;
-        if ok {
-            match files::collect(done.workdir.as_ref(), &step.artifacts) {
-                Ok(found) => artifacts = found,
-                // The compiler's doing: it said that all is well and left nothing, or too much.
-                Err(problem) => {
-                    result.verdict.status = Status::NonzeroExit;
-                    result.verdict.message = problem;
+    let compiled = match (&plan.compile, input.compiled) {
+        (None, _) => None,
+        (Some(_), Some(compiled)) => Some(compiled),
+        (Some(step), None) => {
+            let sources = files::bundle(&input.files, None)?;
+            let done = run_step(cells, step, StepKind::Compile, &sources, Stdin::Empty, sink, &mut canceled).await?;
+            drop(sources);
+            cleanup.extend(done.cleanup);
+            let mut result = done.result;
+            match done.carried.files.filter(|_| result.verdict.status == Status::Ok) {
+                Some(artifacts) => {
+                    let files = files::bundle(&input.files, Some(&artifacts))?;
+                    Some(Arc::new(Compiled { result, files }))
+                }
+                None => {
+                    // The compiler's doing: it said that all is well and left nothing, or too much.
+                    if let Some(problem) = done.carried.problems.into_iter().next() {
+                        result.verdict.status = Status::NonzeroExit;
+                        result.verdict.message = problem;
+                    }
+                    let (compile, results) = (Some(result), Carried::default());
+                    return Ok(RunResult { compile, run: None, results, compiled: None, cleanup });
                 }
             }
         }
-        let failed = result.verdict.status != Status::Ok;
-        compile = Some(result);
-        if failed {
-            return Ok(RunResult { compile, run: None, cleanup });
+    };
+    let own;
+    let files = match &compiled {
+        Some(compiled) => &compiled.files,
+        None => {
+            own = files::bundle(&input.files, None)?;
+            &own
         }
-    }
-    let files = files::bundle(&input.files, &artifacts)?;
-    drop(artifacts);
-    let done = run_step(supervisor, &plan.run, StepKind::Run, files, input.stdin, sink, &mut canceled).await?;
+    };
+    let done = run_step(cells, &plan.run, StepKind::Run, files, input.stdin, sink, &mut canceled).await?;
     cleanup.extend(done.cleanup);
-    Ok(RunResult { compile, run: Some(done.result), cleanup })
+    let compile = compiled.as_ref().map(|compiled| compiled.result.clone());
+    Ok(RunResult { compile, run: Some(done.result), results: done.carried, compiled, cleanup })
 }
 
 /// Runs one cell that reads nothing and keeps its output: for questions to a toolchain.
@@ -103,10 +130,11 @@ pub async fn run(
 /// # Errors
 /// As [`run`].
 pub async fn ask(supervisor: &mut Supervisor, plan: &CellPlan) -> Result<StepResult, CellError> {
-    let files = files::bundle(&[], &[])?;
+    let files = files::bundle(&[], None)?;
     let mut never = Cancellation { wish: std::pin::pin!(std::future::pending()), came: false };
     let mut sink = Sink::capture();
-    Ok(run_step(supervisor, plan, StepKind::Run, files, Stdin::Empty, &mut sink, &mut never).await?.result)
+    let mut cells = InProcess(supervisor);
+    Ok(run_step(&mut cells, plan, StepKind::Run, &files, Stdin::Empty, &mut sink, &mut never).await?.result)
 }
 
 /// The wish to end a run. It holds for every step: one that comes while a step is ending by itself ends the next.
@@ -126,35 +154,30 @@ impl<F: Future<Output = ()>> Cancellation<'_, F> {
 
 struct StepDone {
     result: StepResult,
-    workdir: Option<std::os::fd::OwnedFd>,
+    carried: Carried,
     cleanup: Vec<String>,
 }
 
-async fn run_step(
-    supervisor: &mut Supervisor,
+async fn run_step<C: Cells>(
+    cells: &mut C,
     plan: &CellPlan,
     kind: StepKind,
-    files: files::Bundle,
+    files: &Bundle,
     stdin: Stdin,
     sink: &mut Sink,
     canceled: &mut Cancellation<'_, impl Future<Output = ()>>,
-) -> Result<StepDone, CellError> {
+) -> Result<StepDone, C::Error> {
     let failed = |error: std::io::Error| CellError::new("create_streams", StepFailure::from(error));
     let (far, near) = streams::open(stdin).map_err(failed)?;
-    let mut cell = supervisor.prepare(plan)?;
-    let start = start_of(plan, &files.table);
-    cell.start(&start, &[far.stdin.as_fd(), far.stdout.as_fd(), far.stderr.as_fd(), files.content.as_fd()])?;
-    // From here on only the cell holds the far ends, so that its death is their end.
-    drop((far, files));
-
+    sink.begin(kind);
     let (overflow, stop_cell, stop_output) = (Notify::new(), Notify::new(), Notify::new());
-    let mut watch = Watch::new(cell, plan);
     let stop = async {
         tokio::select! {
             () = stop_cell.notified() => Stop::Canceled,
             () = overflow.notified() => Stop::Output,
         }
     };
+    let step = cells.step(Launch { kind, plan, files, far }, stop);
     let streams::Near { stdin, stdout, stderr } = near;
     let collect = streams::collect(stdout, stderr, &plan.limits, kind, sink, &overflow, &stop_output);
     let pump = async {
@@ -169,13 +192,11 @@ async fn run_step(
         std::future::pending::<()>().await;
     };
     let (ended, collected) = tokio::select! {
-        both = async { tokio::join!(watch.run(stop), collect) } => both,
+        both = async { tokio::join!(step, collect) } => both,
         () = pump => unreachable!("the pump never completes"),
         () = cancel => unreachable!("the cancellation never completes"),
     };
-    let ended = ended?;
-    let workdir = watch.take_workdir();
-    let mut outcome: Outcome = ended.outcome;
+    let StepEnd { mut outcome, carried, cleanup } = ended?;
     outcome.output = collected.facts;
     // Output that was lost is told of, whether the payload had ended by itself meanwhile or not.
     let unwritten = collected.sink_closed.filter(|_| matches!(outcome.stop, None | Some(Stop::Output)));
@@ -191,7 +212,7 @@ async fn run_step(
     if let Some(SinkClosed(error)) = unwritten {
         verdict.message = format!("canceled: its output could not be written: {error}");
     }
-    Ok(StepDone { result: StepResult { verdict, output: collected.captured }, workdir, cleanup: ended.cleanup })
+    Ok(StepDone { result: StepResult { verdict, output: collected.captured }, carried, cleanup })
 }
 
 /// What an errno of ours means when the machine has run out of something.

@@ -5,12 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::pipe::PipeFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::sandbox::sys;
 use crate::words::limits::Limits;
@@ -27,6 +30,15 @@ pub enum Stream {
     Stderr,
 }
 
+impl Stream {
+    pub fn word(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
     Compile,
@@ -38,6 +50,9 @@ pub enum Stdin {
     Empty,
     /// Copied into the cell as it is read there; the payload never holds the descriptor itself.
     Copy(OwnedFd),
+    Bytes(Bytes),
+    /// As it comes, until the sender is dropped.
+    Channel(mpsc::Receiver<Bytes>),
 }
 
 /// Where output goes.
@@ -46,10 +61,20 @@ pub enum Sink {
     Capture(Captured),
     /// Written to this process's own stdout and stderr as it comes.
     Forward { stdout: Option<Output>, stderr: Option<Output> },
+    /// Given to somebody who keeps the order of both streams.
+    Record(Arc<dyn Recorder>),
+}
+
+/// Takes output as it comes.
+pub trait Recorder: Send + Sync {
+    fn begin(&self, kind: StepKind);
+
+    /// Takes `bytes`, which are within the caps; returns how long to wait before the next are read.
+    fn output(&self, kind: StepKind, stream: Stream, bytes: &[u8]) -> Duration;
 }
 
 /// Output that was kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Captured {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
@@ -116,12 +141,25 @@ impl Sink {
         Sink::Forward { stdout: Some(stdout), stderr: Some(stderr) }
     }
 
+    pub(super) fn begin(&self, kind: StepKind) {
+        if let Sink::Record(recorder) = self {
+            recorder.begin(kind);
+        }
+    }
+
     async fn take(&mut self, kind: StepKind, stream: Stream, bytes: &[u8]) -> Result<(), SinkClosed> {
         match self {
             Sink::Capture(captured) => {
                 match stream {
                     Stream::Stdout => captured.stdout.extend_from_slice(bytes),
                     Stream::Stderr => captured.stderr.extend_from_slice(bytes),
+                }
+                Ok(())
+            }
+            Sink::Record(recorder) => {
+                let pause = recorder.output(kind, stream, bytes);
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
                 }
                 Ok(())
             }
@@ -140,7 +178,7 @@ impl Sink {
     fn finish(&mut self) -> Captured {
         match self {
             Sink::Capture(captured) => std::mem::take(captured),
-            Sink::Forward { .. } => Captured::default(),
+            Sink::Forward { .. } | Sink::Record(_) => Captured::default(),
         }
     }
 }
@@ -154,7 +192,7 @@ pub struct Far {
 
 /// Our ends.
 pub struct Near {
-    pub stdin: Option<(OwnedFd, pipe::Sender)>,
+    pub stdin: Option<(Stdin, pipe::Sender)>,
     pub stdout: pipe::Receiver,
     pub stderr: pipe::Receiver,
 }
@@ -174,7 +212,7 @@ pub fn open(stdin: Stdin) -> io::Result<(Far, Near)> {
     }
     let stdin = match stdin {
         Stdin::Empty => None,
-        Stdin::Copy(source) => Some((source, pipe::Sender::from_owned_fd(stdin_near)?)),
+        source => Some((source, pipe::Sender::from_owned_fd(stdin_near)?)),
     };
     let far = Far { stdin: stdin_far, stdout: stdout_far, stderr: stderr_far };
     let stdout = pipe::Receiver::from_owned_fd(stdout_near)?;
@@ -264,40 +302,59 @@ fn keep(facts: &mut OutputFacts, stream: Stream, length: u64, limits: &Limits) -
 }
 
 /// Copies stdin into the cell until its end, or until the payload stops reading. Any size, one chunk at a time.
-pub async fn pump(stdin: Option<(OwnedFd, pipe::Sender)>) {
-    let Some((source, sender)) = stdin else { return };
+pub async fn pump(stdin: Option<(Stdin, pipe::Sender)>) {
+    // Every error means that the cell reads no more, or that the source has no more.
+    let _ = match stdin {
+        None | Some((Stdin::Empty, _)) => Ok(()),
+        Some((Stdin::Copy(source), sender)) => pump_descriptor(&source, &sender).await,
+        Some((Stdin::Bytes(bytes), sender)) => write_all(&sender, &bytes).await,
+        Some((Stdin::Channel(mut channel), sender)) => {
+            async {
+                while let Some(bytes) = channel.recv().await {
+                    write_all(&sender, &bytes).await?;
+                }
+                Ok(())
+            }
+            .await
+        }
+    };
+}
+
+async fn pump_descriptor(source: &OwnedFd, sender: &pipe::Sender) -> io::Result<()> {
     // Files are always ready, and epoll refuses them.
     let events = sys::watch(source.as_fd(), Interest::READABLE).ok();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         if let Some(events) = &events {
-            let Ok(mut ready) = events.readable().await else { return };
+            let mut ready = events.readable().await?;
             // Told once per change: what is left unread after one chunk is never announced again.
             if !is_readable(source.as_fd()) {
                 ready.clear_ready();
                 continue;
             }
         }
-        let length = match rustix::io::read(&source, &mut buffer) {
-            Ok(0) => return,
+        let length = match rustix::io::read(source, &mut buffer) {
+            Ok(0) => return Ok(()),
             Ok(length) => length,
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => continue,
-            Err(_) => return,
+            Err(errno) => return Err(errno.into()),
         };
-        let mut rest = &buffer[..length];
-        while !rest.is_empty() {
-            if sender.writable().await.is_err() {
-                return;
-            }
-            match sender.try_write(rest) {
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
+        write_all(sender, &buffer[..length]).await?;
         // Files never make the loop above wait; give the clock its turn.
         tokio::task::yield_now().await;
     }
+}
+
+async fn write_all(sender: &pipe::Sender, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        sender.writable().await?;
+        match sender.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn is_readable(descriptor: BorrowedFd) -> bool {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::cell::{self, Preparation, StepFailure};
 use super::child::ChildImage;
 use super::{init, payload};
-use crate::plan::{Access, CellPlan, ImageKind};
+use crate::plan::{Access, CellPlan, FilesOut, ImageKind};
 use crate::words::host::CgroupKind;
 use crate::words::limits::{format_size, format_time};
 
@@ -161,7 +161,7 @@ pub static SEQUENCE: [Step; 53] = [
         "the only writable places, limited in size and number of files").shows(show_scratch),
     init("hand_over_workdir", init::hand_over_workdir,
         "artefacts are collected by this descriptor when everything in the cell is dead, not by a path")
-        .when(|plan| !plan.artifacts.is_empty()),
+        .when(|plan| plan.files_out != FilesOut::None),
     init("pivot_root", init::pivot_root,
         "the image becomes the root; unlike chroot there is no way back out"),
     init("detach_old_root", init::detach_old_root,

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{FileWire, FromSupervisor, Job, MESSAGE_BYTES_MAX, StopWire, ToSupervisor, decode, encode};
+use super::files::{Bundle, Carried};
+use super::protocol::{FromSupervisor, Job, MESSAGE_BYTES_MAX, StopWire, ToSupervisor, decode, encode, table_of};
 use crate::sandbox::{message, sys};
 use crate::words::verdict::Outcome;
 
@@ -22,8 +23,7 @@ use crate::words::verdict::Outcome;
 pub enum Reply {
     Ended {
         outcome: Outcome,
-        artifacts: Vec<FileWire>,
-        content: Option<OwnedFd>,
+        carried: Carried,
     },
     /// The request is at fault.
     Refused {
@@ -45,6 +45,7 @@ pub struct Client {
     socket: AsyncFd<OwnedFd>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     next_job: AtomicU64,
+    lost: AtomicBool,
 }
 
 impl Client {
@@ -55,49 +56,52 @@ impl Client {
     pub fn connect(socket: OwnedFd) -> io::Result<(Arc<Client>, impl Future<Output = io::Result<()>>)> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
-        let client = Arc::new(Client { socket, waiting: Mutex::default(), next_job: AtomicU64::new(1) });
+        let client = Arc::new(Client {
+            socket,
+            waiting: Mutex::default(),
+            next_job: AtomicU64::new(1),
+            lost: AtomicBool::new(false),
+        });
         let reader = Arc::clone(&client);
         Ok((client, async move {
             let ended = reader.take_answers().await;
+            reader.lost.store(true, Ordering::Release);
             // Whoever still waits learns that nobody will answer.
             reader.lock().clear();
             ended
         }))
     }
 
-    /// Runs `job` (its number is chosen here) with the descriptors stdin, stdout, stderr and files; `stop` ends it early.
-    pub async fn run(
-        &self,
-        mut job: Job,
-        descriptors: [BorrowedFd<'_>; 4],
-        stop: impl Future<Output = StopWire>,
-    ) -> Reply {
+    /// Starts `job` (its number is chosen here) with the descriptors stdin, stdout, stderr and files, which are the
+    /// supervisor's when this returns.
+    ///
+    /// # Errors
+    /// The job is too large for a message, or the supervisor is gone.
+    pub async fn start(self: &Arc<Self>, mut job: Job, descriptors: [BorrowedFd<'_>; 4]) -> Result<Running, Reply> {
         job.job = self.next_job.fetch_add(1, Ordering::Relaxed);
         let number = job.job;
         let Some(bytes) = encode(&ToSupervisor::Start(Box::new(job))) else {
             let message = format!("the run's description is over {MESSAGE_BYTES_MAX} bytes");
-            return Reply::Refused { field: "args".to_owned(), message, hint: None };
+            return Err(Reply::Refused { field: "args".to_owned(), message, hint: None });
         };
-        let (answer, mut answered) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         self.lock().insert(number, answer);
-        // Dropped with the future itself, as when a client goes away: the cell must not run on.
-        let guard = StopOnDrop { client: self, number };
-        if self.send(&bytes, &descriptors).await.is_err() {
-            return Reply::Lost;
+        // Held from before the message leaves: whoever drops this future wants no cell to run on.
+        let running = Running { client: Arc::clone(self), number, answered };
+        if self.is_lost() || self.send(&bytes, &descriptors).await.is_err() {
+            return Err(Reply::Lost);
         }
-        tokio::pin!(stop);
-        let reply = tokio::select! {
-            reply = &mut answered => reply,
-            reason = &mut stop => {
-                let stop = encode(&ToSupervisor::Stop { job: number, reason });
-                if let Some(bytes) = stop && self.send(&bytes, &[]).await.is_err() {
-                    return Reply::Lost;
-                }
-                answered.await
-            }
-        };
-        std::mem::forget(guard);
-        reply.unwrap_or(Reply::Lost)
+        Ok(running)
+    }
+
+    /// Whether the supervisor is gone.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Jobs that wait for their end.
+    pub fn load(&self) -> usize {
+        self.lock().len()
     }
 
     async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -127,8 +131,9 @@ impl Client {
             let answer = buffer.get(..length).and_then(decode::<FromSupervisor>);
             let answer = answer.ok_or_else(|| io::Error::other("the supervisor's answer is none of this protocol"))?;
             let (job, reply) = match answer {
-                FromSupervisor::Ended { job, outcome, artifacts } => {
-                    (job, Reply::Ended { outcome: outcome.into(), artifacts, content: descriptor })
+                FromSupervisor::Ended { job, outcome, files, problems } => {
+                    let files = descriptor.map(|content| Bundle { table: table_of(&files), content });
+                    (job, Reply::Ended { outcome: outcome.into(), carried: Carried { files, problems } })
                 }
                 FromSupervisor::Refused { job, field, message, hint } => (job, Reply::Refused { field, message, hint }),
                 FromSupervisor::Failed { job, step, message } => (job, Reply::Failed { step, message }),
@@ -146,15 +151,42 @@ impl Client {
     }
 }
 
-/// Asks for the end of a job whose asker is gone.
-struct StopOnDrop<'a> {
-    client: &'a Client,
+/// A job that was started. Dropped before its end, as when a client goes away, it asks for the end of its cell.
+pub struct Running {
+    client: Arc<Client>,
     number: u64,
+    answered: oneshot::Receiver<Reply>,
 }
 
-impl Drop for StopOnDrop<'_> {
+impl Running {
+    /// Waits for the end of the job; `stop` ends it early, and `signals` go to its program.
+    pub async fn wait(mut self, stop: impl Future<Output = StopWire>, signals: &mut mpsc::Receiver<i32>) -> Reply {
+        tokio::pin!(stop);
+        let mut stopped = false;
+        loop {
+            let message = tokio::select! {
+                reply = &mut self.answered => return reply.unwrap_or(Reply::Lost),
+                reason = &mut stop, if !stopped => {
+                    stopped = true;
+                    ToSupervisor::Stop { job: self.number, reason }
+                }
+                Some(signal) = signals.recv() => ToSupervisor::Signal { job: self.number, signal },
+            };
+            if let Some(bytes) = encode(&message)
+                && self.client.send(&bytes, &[]).await.is_err()
+            {
+                return Reply::Lost;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        self.client.lock().remove(&self.number);
+        // Not there any more once it was answered.
+        if self.client.lock().remove(&self.number).is_none() {
+            return;
+        }
         if let Some(bytes) = encode(&ToSupervisor::Stop { job: self.number, reason: StopWire::Canceled }) {
             // Without waiting: a full socket means that the supervisor is busy with others, and this job's own wall
             // clock ends it.

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
-use crate::plan::{CellPlan, Command, CommandOwner, Scratch};
+use crate::plan::{CellPlan, Command, CommandOwner, FilesOut, Scratch};
 use crate::sandbox::cell::Cell;
 use crate::words::limits::Limits;
 
@@ -163,7 +163,7 @@ fn shape_of(plan: &CellPlan) -> CellPlan {
         overlay,
         command: _,
         files: _,
-        artifacts,
+        files_out,
         limits,
         rlimits: _,
         identity,
@@ -191,7 +191,7 @@ fn shape_of(plan: &CellPlan) -> CellPlan {
         },
         files: Vec::new(),
         // Whether there are any decides about a step; which they are does not.
-        artifacts: artifacts.first().map(|_| String::new()).into_iter().collect(),
+        files_out: if *files_out == FilesOut::None { FilesOut::None } else { FilesOut::Results(Vec::new()) },
         limits: baked_limits(limits),
         rlimits: Vec::new(),
         identity: *identity,

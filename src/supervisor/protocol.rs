@@ -8,6 +8,7 @@
 //! Encoding is postcard: compact, without self-description, so that decoding junk is cheap and allocates no more than
 //! the message is long.
 
+use std::ffi::CString;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,13 +27,16 @@ pub enum ToSupervisor {
     Start(Box<Job>),
     /// Ends a running job.
     Stop { job: u64, reason: StopWire },
+    /// A signal, by number, for the program of a running job.
+    Signal { job: u64, signal: i32 },
 }
 
 /// From the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromSupervisor {
-    /// The job's cell is gone. After a compile step that went well the sealed artefacts come along as a descriptor.
-    Ended { job: u64, outcome: OutcomeWire, artifacts: Vec<FileWire> },
+    /// The job's cell is gone. Files that come out of it, what a compile step left or the results a run was asked for,
+    /// are in a sealed descriptor beside the message; `problems` are sentences about those that do not.
+    Ended { job: u64, outcome: OutcomeWire, files: Vec<FileWire>, problems: Vec<String> },
     /// The request is at fault; `field` is the part of it. Job 0 stands for a message that could not be read.
     Refused { job: u64, field: String, message: String, hint: Option<String> },
     /// The sandbox failed at a step of the sequence; the run never was, or its end is unknown.
@@ -53,6 +57,8 @@ pub struct Job {
     pub files: Vec<FileWire>,
     pub limits: LimitsWire,
     pub rootfs: Option<String>,
+    /// Names or globs of the results to bring back.
+    pub files_out: Vec<String>,
 }
 
 /// A file: its content is the next `bytes` of the bundle.
@@ -93,6 +99,23 @@ pub struct OutcomeWire {
     pub oom_kills: u64,
     pub process_limit_hits: u64,
     pub denied_syscalls: Vec<(String, u32)>,
+}
+
+/// The table of a bundle as it travels.
+pub fn wire_of(table: &[(CString, u32, u64)]) -> Vec<FileWire> {
+    let wire = |(name, mode, bytes): &(CString, u32, u64)| FileWire {
+        name: name.to_string_lossy().into_owned(),
+        mode: *mode,
+        bytes: *bytes,
+    };
+    table.iter().map(wire).collect()
+}
+
+/// The table of a bundle that travelled.
+pub fn table_of(files: &[FileWire]) -> Vec<(CString, u32, u64)> {
+    // A name came out of a file system or a C string, so that it has no NUL.
+    let entry = |file: &FileWire| (CString::new(file.name.as_str()).unwrap_or_default(), file.mode, file.bytes);
+    files.iter().map(entry).collect()
 }
 
 /// The bytes of `message`, or `None` when they are too many for one message.
@@ -137,6 +160,36 @@ impl Job {
                 ..LimitsRequest::default()
             },
             rootfs: self.rootfs.clone(),
+            files_out: self.files_out.clone(),
+        }
+    }
+
+    /// One step of `request`, whose files are those of `table`: name, permission bits and size of each.
+    pub fn of(request: &Request, compile: bool, table: &[(CString, u32, u64)]) -> Job {
+        let (source, command) = match &request.program {
+            Program::Source(file) => (Some(file.name.clone()), Vec::new()),
+            Program::Command(words) => (None, words.clone()),
+        };
+        let microseconds = |time: Duration| time.as_micros() as u64;
+        Job {
+            job: 0,
+            compile,
+            language: request.language.clone(),
+            source,
+            command,
+            arguments: request.arguments.clone(),
+            environment: request.environment.clone(),
+            files: wire_of(table),
+            limits: LimitsWire {
+                wall_time_us: request.limits.wall_time.map(microseconds),
+                cpu_time_us: request.limits.cpu_time.map(microseconds),
+                memory_bytes: request.limits.memory_bytes,
+                processes: request.limits.processes,
+                output_bytes: request.limits.output_bytes,
+                cpu_rate: request.limits.cpu_rate,
+            },
+            rootfs: request.rootfs.clone(),
+            files_out: request.files_out.clone(),
         }
     }
 }

@@ -16,18 +16,21 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use super::protocol::{FileWire, FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode};
-use super::{Ahead, Supervisor, Watch, files, start_of};
-use crate::plan::{CellPlan, Surroundings, plan, select_profile};
+use super::protocol::{FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode, wire_of};
+use super::{Ahead, PAYLOAD_SIGNALS, Supervisor, Watch, files, start_of};
+use crate::plan::{CellPlan, HOST_IMAGE, Surroundings, plan, select_profile};
 use crate::sandbox::cell::{self, CellError};
 use crate::sandbox::{message, sys};
 use crate::words::host::Host;
 use crate::words::profile::Profiles;
 use crate::words::request::RequestError;
-use crate::words::verdict::{Exit, Stop};
+use crate::words::verdict::Stop;
 
 /// Answers waiting for the front to read them. When it does not, the supervisor stops reading it.
 const ANSWERS_MAX: usize = 64;
+
+/// Signals that wait for one program to start.
+const SIGNALS_MAX: usize = 8;
 
 /// Where images come from; the machine knows.
 pub trait Images {
@@ -53,13 +56,27 @@ pub struct Service<I> {
     pub cells_max: usize,
 }
 
+impl<I> Service<I> {
+    /// Whether an image needs no second look: it was whole when it was staged, and is mounted since. Whether this
+    /// machine's own programs may be used depends on who asks.
+    fn is_settled(&self, rootfs: &str) -> bool {
+        rootfs != HOST_IMAGE && self.supervisor.is_staged(rootfs)
+    }
+}
+
 /// A message with the descriptors beside it.
 type Answer = (FromSupervisor, Option<OwnedFd>);
+
+/// What a running job is pulled by.
+struct Strings {
+    stop: oneshot::Sender<Stop>,
+    signals: mpsc::Sender<i32>,
+}
 
 struct Shared<I> {
     service: RefCell<Service<I>>,
     socket: AsyncFd<OwnedFd>,
-    running: RefCell<HashMap<u64, oneshot::Sender<Stop>>>,
+    running: RefCell<HashMap<u64, Strings>>,
     /// Cells whose end has been answered and which the kernel still takes apart.
     dying: Cell<usize>,
     /// Answers for which the socket had no room.
@@ -143,9 +160,19 @@ async fn read_front<I: Images + 'static>(shared: &Rc<Shared<I>>) -> io::Result<(
                 }
             }
             Some(ToSupervisor::Stop { job, reason }) => {
-                if let Some(stop) = shared.running.borrow_mut().remove(&job) {
-                    let _ended = stop.send(reason.into());
+                if let Some(strings) = shared.running.borrow_mut().remove(&job) {
+                    let _ended = strings.stop.send(reason.into());
                 }
+            }
+            Some(ToSupervisor::Signal { job, signal }) if PAYLOAD_SIGNALS.contains(&signal) => {
+                if let Some(strings) = shared.running.borrow().get(&job)
+                    && strings.signals.try_send(signal).is_err()
+                {
+                    tracing::warn!(job, signal, "a signal was dropped: {SIGNALS_MAX} wait for the program's start");
+                }
+            }
+            Some(ToSupervisor::Signal { signal, .. }) => {
+                refuse(shared, 0, "signal", &format!("signal {signal} is none that a program may be sent")).await;
             }
             None => refuse(shared, 0, "message", "the message is none of this protocol").await,
         }
@@ -198,6 +225,7 @@ fn begin<I: Images + 'static>(
 ) -> Result<(), (u64, RequestError)> {
     let number = job.job;
     let (stop, stopped) = oneshot::channel();
+    let (signals, signaled) = mpsc::channel(SIGNALS_MAX);
     {
         let mut running = shared.running.borrow_mut();
         if number == 0 || running.contains_key(&number) {
@@ -207,7 +235,7 @@ fn begin<I: Images + 'static>(
         if running.len() + shared.dying.get() >= cells_max {
             return Err((number, RequestError::new("job", format!("{cells_max} cells are running already"))));
         }
-        running.insert(number, stop);
+        running.insert(number, Strings { stop, signals });
     }
     let prepared = prepare(&mut shared.service.borrow_mut(), &job, descriptors);
     let shared = Rc::clone(shared);
@@ -223,7 +251,7 @@ fn begin<I: Images + 'static>(
         Ok((cell, plan)) => {
             shared.started.notify_one();
             tokio::task::spawn_local(async move {
-                let mut watch = Watch::new(cell, &plan);
+                let mut watch = Watch::new(cell, &plan).with_signals(signaled);
                 let stop = async {
                     match stopped.await {
                         Ok(reason) => reason,
@@ -233,23 +261,13 @@ fn begin<I: Images + 'static>(
                 match watch.run_to_outcome(stop).await {
                     Err(error) => answer_failure(&shared, number, &error).await,
                     Ok(ended) => {
-                        let mut outcome = OutcomeWire::from(&ended);
-                        let mut carried = (Vec::new(), None);
-                        if !plan.artifacts.is_empty() && ended.exit == Some(Exit::Code(0)) {
-                            match collect(watch.take_workdir().as_ref(), &plan) {
-                                Ok((table, content)) => carried = (table, Some(content)),
-                                // Left no artefact: the front sees none and says so.
-                                Err(problem) => {
-                                    tracing::debug!(job = number, problem, "no artefacts");
-                                    outcome.exit_code = Some(1);
-                                }
-                            }
-                        }
+                        let carried = files::carry(&plan.files_out, &ended, || watch.take_workdir());
                         shared.running.borrow_mut().remove(&number);
                         shared.dying.update(|count| count + 1);
-                        shared
-                            .answer(FromSupervisor::Ended { job: number, outcome, artifacts: carried.0 }, carried.1)
-                            .await;
+                        let files = carried.files.as_ref().map(|bundle| wire_of(&bundle.table)).unwrap_or_default();
+                        let outcome = OutcomeWire::from(&ended);
+                        let ended = FromSupervisor::Ended { job: number, outcome, files, problems: carried.problems };
+                        shared.answer(ended, carried.files.map(|bundle| bundle.content)).await;
                         for problem in watch.destroy().await {
                             tracing::error!(job = number, problem, "left over");
                         }
@@ -305,8 +323,7 @@ fn prepare<I: Images>(
     let request = job.request();
     let profile = select_profile(&request, &service.profiles)?;
     let own = profile.map(|profile| profile.rootfs.as_str());
-    let rootfs = match request.rootfs.as_deref().or(own).filter(|name| service.supervisor.is_staged(name)) {
-        // Whole when it was staged, and mounted since: there is nothing to ask about it.
+    let rootfs = match request.rootfs.as_deref().or(own).filter(|name| service.is_settled(name)) {
         Some(name) => name.to_owned(),
         None => service.images.stage(&mut service.supervisor, request.rootfs.as_deref(), own)?,
     };
@@ -339,15 +356,4 @@ fn check_bundle(content: &OwnedFd, bytes: u64) -> Result<(), RequestError> {
         Ok(stat) if stat.st_size as u64 == bytes => Ok(()),
         _ => refuse("the files' contents have another size than their table says"),
     }
-}
-
-fn collect(workdir: Option<&OwnedFd>, plan: &CellPlan) -> Result<(Vec<FileWire>, OwnedFd), String> {
-    let artifacts = files::collect(workdir, &plan.artifacts)?;
-    let bundle = files::bundle(&[], &artifacts).map_err(|error| error.to_string())?;
-    let wire = |(name, mode, bytes): (std::ffi::CString, u32, u64)| FileWire {
-        name: name.to_string_lossy().into_owned(),
-        mode,
-        bytes,
-    };
-    Ok((bundle.table.into_iter().map(wire).collect(), bundle.content))
 }

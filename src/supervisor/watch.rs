@@ -9,11 +9,14 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::plan::{CellPlan, CommandOwner};
+use super::PAYLOAD_SIGNALS;
+use crate::plan::{CellPlan, CommandOwner, FilesOut};
 use crate::sandbox::cell::{Cell, CellError, StepFailure, trace_time};
 use crate::sandbox::cgroup::{CgroupError, Usage};
 use crate::sandbox::report::Report;
@@ -54,6 +57,7 @@ pub struct Watch<'a> {
     next_look: Option<Instant>,
     /// Errors of a cleanup that is done already.
     cleanup: Vec<String>,
+    signals: Option<mpsc::Receiver<i32>>,
 }
 
 /// Watches a duplicate, so that the cell itself stays free to be asked and killed meanwhile.
@@ -75,7 +79,14 @@ impl<'a> Watch<'a> {
             init_cpu_ns: 0,
             next_look: None,
             cleanup: Vec::new(),
+            signals: None,
         }
+    }
+
+    /// Hands on to the program the signals that come out of `signals`, once it has started; only those of
+    /// [`PAYLOAD_SIGNALS`].
+    pub fn with_signals(self, signals: mpsc::Receiver<i32>) -> Watch<'a> {
+        Watch { signals: Some(signals), ..self }
     }
 
     /// Waits for the end of the cell and destroys it. `stop` may end it before its time.
@@ -165,7 +176,7 @@ impl<'a> Watch<'a> {
         match failure.errno().filter(|_| Some(failure.step) == execute) {
             Some(errno) if plan.command.owner == CommandOwner::Author => {
                 // The shell's convention: 127 for what is not there, 126 for what cannot be executed.
-                let code = if errno == nix::errno::Errno::ENOENT { 127 } else { 126 };
+                let code = if errno == Errno::ENOENT { 127 } else { 126 };
                 outcome.exit = Some(Exit::Code(code));
                 outcome.exec_errno = Some(errno as i32);
                 Ok(outcome)
@@ -179,16 +190,17 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// With `early` returns as soon as the facts are final; a compile step's never are before its death, because its
-    /// work directory is read then.
+    /// With `early` returns as soon as the facts are final; those of a cell that files come out of never are before its
+    /// death, because its work directory is read then.
     async fn until_dead(&mut self, stop: impl Future<Output = Stop>, early: bool) -> io::Result<Over> {
-        let early = early && self.plan.artifacts.is_empty();
+        let early = early && self.plan.files_out == FilesOut::None;
         let control = readable(self.cell.control())?;
         let dead = readable(self.cell.pidfd())?;
         let out_of_memory = self.cell.oom_event().map(readable).transpose()?;
         let mut deadline = Instant::now() + START_TIME_MAX;
         let mut hung_up = false;
         let mut memory_is_out = false;
+        let mut signals = self.signals.take();
         tokio::pin!(stop);
         let mut stopped = false;
         loop {
@@ -227,6 +239,7 @@ impl<'a> Watch<'a> {
                     stopped = true;
                     self.stop(reason);
                 }
+                signal = next_signal(&mut signals), if self.started.is_some() => self.signal(signal),
                 () = sleep_until(deadline), if self.outcome.stop.is_none() => {
                     if self.started.is_none() {
                         let message = format!("the payload did not start within {START_TIME_MAX:?}");
@@ -249,6 +262,14 @@ impl<'a> Watch<'a> {
             self.outcome.stop = Some(reason);
         }
         self.cell.kill();
+    }
+
+    fn signal(&self, signal: i32) {
+        let sent = if PAYLOAD_SIGNALS.contains(&signal) { self.cell.signal(signal) } else { Err(Errno::EINVAL) };
+        if let Err(errno) = sent {
+            // ESRCH: it has ended meanwhile, which its report will tell.
+            tracing::debug!(signal, %errno, "a signal did not reach the program");
+        }
     }
 
     /// Looks at the CPU clock, and at memory where nobody else does.
@@ -339,6 +360,17 @@ async fn next_event(out_of_memory: Option<&AsyncFd<OwnedFd>>) {
         Some(event) => drop(event.readable().await),
         None => std::future::pending().await,
     }
+}
+
+/// The next signal for the program; never, when none will come.
+async fn next_signal(signals: &mut Option<mpsc::Receiver<i32>>) -> i32 {
+    if let Some(receiver) = signals {
+        if let Some(signal) = receiver.recv().await {
+            return signal;
+        }
+        *signals = None;
+    }
+    std::future::pending().await
 }
 
 fn exit_of(status: i32) -> Exit {

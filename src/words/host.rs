@@ -1,7 +1,9 @@
 //! What this machine can enforce, probed once and then a plain value that plans are computed against.
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// Who the supervisor is on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Privilege {
     /// Root of the initial user namespace, or of a container's that holds the needed capabilities.
     Root,
@@ -10,7 +12,7 @@ pub enum Privilege {
 }
 
 /// How resources are limited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CgroupKind {
     V2,
     Hybrid,
@@ -28,7 +30,7 @@ impl CgroupKind {
 }
 
 /// The facts about this machine that a plan depends on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Kernel release as uname(2) gives it.
     pub kernel: String,
@@ -42,6 +44,7 @@ pub struct Host {
     /// Denied system calls can be reported to the cell's init (SECCOMP_RET_USER_NOTIF, Linux 5.0).
     pub seccomp_notify: bool,
     /// Namespace types the kernel has, by the names of /proc/self/ns.
+    #[serde(deserialize_with = "known_namespaces")]
     pub namespaces: Vec<&'static str>,
     /// Speculation controls that prctl can force on.
     pub speculation_store_bypass: bool,
@@ -49,6 +52,12 @@ pub struct Host {
     /// The supervisor's own hard limit on open descriptors; a cell cannot get more.
     pub open_files_hard: u64,
     pub cores: u32,
+}
+
+/// Names as static words again; a name this version does not know is left out.
+fn known_namespaces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'static str>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    Ok(NAMESPACES.into_iter().chain(["time"]).filter(|known| names.iter().any(|name| name == known)).collect())
 }
 
 /// The namespaces every cell has.

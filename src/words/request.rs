@@ -17,6 +17,8 @@ pub struct Request {
     pub limits: LimitsRequest,
     /// The image to run in, in place of the profile's own.
     pub rootfs: Option<String>,
+    /// Names or globs of files of the work directory that are to come back after the run.
+    pub files_out: Vec<String>,
 }
 
 /// What to run.
@@ -80,6 +82,8 @@ pub mod bounds {
     pub const FILES_MAX: usize = 256;
     /// Bytes of all files together.
     pub const FILES_BYTES_MAX: u64 = 64 << 20;
+    /// Names or globs of results.
+    pub const FILES_OUT_MAX: usize = 32;
     /// Directories above a file's name.
     pub const NAME_DEPTH_MAX: usize = 8;
     /// Bytes of one component of a name, as everywhere in Linux.

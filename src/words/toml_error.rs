@@ -26,12 +26,15 @@ impl TomlError {
 /// The first violation, with its line. For an unknown key the nearest valid one is named: serde lists the valid keys
 /// in its message ("unknown field `x`, expected one of `a`, `b`"), and that list is the only place they all stand.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, TomlError> {
-    toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        let message = error.message().lines().next().unwrap_or("not valid TOML").to_owned();
-        let hint = unknown_key_hint(&message);
-        TomlError { file: file.to_owned(), line, message, hint }
-    })
+    toml::from_str(text).map_err(|error| from_toml(file, text, &error))
+}
+
+/// What the parser says of `text`, as one of our errors.
+pub fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> TomlError {
+    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    let message = error.message().lines().next().unwrap_or("not valid TOML").to_owned();
+    let hint = unknown_key_hint(&message);
+    TomlError { file: file.to_owned(), line, message, hint }
 }
 
 /// The line, from 1, in which the byte `offset` of `text` stands.

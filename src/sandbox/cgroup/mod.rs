@@ -76,6 +76,18 @@ pub enum Choice {
     None,
 }
 
+impl Choice {
+    /// As configuration says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Choice::Auto => "auto",
+            Choice::V2 => "v2",
+            Choice::Hybrid => "hybrid",
+            Choice::None => "none",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     V2,

@@ -1,15 +1,18 @@
-//! The native answer: the one JSON object that `sandboxd run --json` prints and `POST /api/execute` returns.
+//! The answer: the one JSON object that `sandboxd run --json` prints and `POST /api/execute` returns.
 
 use base64::Engine as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::plan::{CellPlan, Plan};
 use crate::runner::{Captured, RunResult, StepResult};
+use crate::supervisor::files::Carried;
 use crate::words::limits::Limits;
+use crate::words::request::SourceFile;
 use crate::words::verdict::{Outcome, Status, Verdict, signal_name};
 
 /// A run's verdict with its evidence.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Answer {
     pub id: String,
     pub language: Option<String>,
@@ -18,11 +21,29 @@ pub struct Answer {
     #[serde(flatten)]
     pub run: StepAnswer,
     pub compile: Option<StepAnswer>,
+    /// The compile step is that of an earlier run of the same sources.
+    pub compile_cached: bool,
+    /// Files that the request wanted back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_out: Vec<FileAnswer>,
+    /// Why wanted files did not come back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_out_problems: Vec<String>,
     pub enforcement: Enforcement,
 }
 
+/// A file of the work directory.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FileAnswer {
+    pub name: String,
+    pub bytes: u64,
+    pub content: String,
+    /// `utf-8` or `base64`.
+    pub encoding: &'static str,
+}
+
 /// One step: how it ended, what it wrote and used.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct StepAnswer {
     pub status: &'static str,
     /// One sentence that says why.
@@ -37,7 +58,7 @@ pub struct StepAnswer {
 }
 
 /// Bytes that are not UTF-8 come as base64, and the encoding says so.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Output {
     pub stdout: String,
     pub stderr: String,
@@ -47,7 +68,7 @@ pub struct Output {
     pub stderr_truncated_bytes: u64,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Usage {
     pub wall_time_ms: f64,
     pub cpu_time_ms: f64,
@@ -55,7 +76,7 @@ pub struct Usage {
     pub processes_peak: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct LimitsJson {
     pub wall_time_ms: f64,
     pub cpu_time_ms: f64,
@@ -64,7 +85,7 @@ pub struct LimitsJson {
     pub output_bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Evidence {
     /// The limit that decided, or that the run ran into without ending of it.
     pub limit: Option<LimitJson>,
@@ -74,20 +95,20 @@ pub struct Evidence {
     pub denied_syscalls: Vec<DeniedJson>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct LimitJson {
     pub name: &'static str,
     pub value: f64,
     pub measured: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DeniedJson {
     pub name: String,
     pub count: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Enforcement {
     pub cgroup: &'static str,
     pub landlock_abi: u32,
@@ -105,21 +126,61 @@ pub fn answer(id: String, version: Option<String>, plan: &Plan, result: RunResul
         Some(step) => step_answer(step, &plan.run),
         None => no_step(status, &plan.run),
     };
+    let (files_out, files_out_problems) = files_answer(result.results);
     Answer {
         id,
         language: plan.language.clone(),
         version,
         run,
         compile: result.compile.zip(plan.compile.as_ref()).map(|(step, cell)| step_answer(step, cell)),
+        compile_cached: false,
+        files_out,
+        files_out_problems,
         enforcement: enforcement(&plan.run),
     }
 }
 
-/// The answer when the sandbox itself failed: nothing is known of the program.
-pub fn sandbox_error(id: String, plan: &Plan, message: String) -> Answer {
-    let run = StepAnswer { message, ..no_step(Status::SandboxError, &plan.run) };
-    let (language, enforcement) = (plan.language.clone(), enforcement(&plan.run));
-    Answer { id, language, version: None, run, compile: None, enforcement }
+/// The answer when there is no verdict on the program: the sandbox failed, or the run was canceled before it began.
+pub fn without_run(id: String, status: Status, plan: &Plan, message: String) -> Answer {
+    let run = StepAnswer { message, ..no_step(status, &plan.run) };
+    Answer {
+        id,
+        language: plan.language.clone(),
+        version: None,
+        run,
+        compile: None,
+        compile_cached: false,
+        files_out: Vec::new(),
+        files_out_problems: Vec::new(),
+        enforcement: enforcement(&plan.run),
+    }
+}
+
+impl StepAnswer {
+    /// Puts in what the step wrote, where it was kept elsewhere until now.
+    pub fn set_output(&mut self, output: Captured) {
+        (self.output.stdout, self.output.stdout_encoding) =
+            text_or_base64(output.stdout, self.output.stdout_truncated_bytes > 0);
+        (self.output.stderr, self.output.stderr_encoding) =
+            text_or_base64(output.stderr, self.output.stderr_truncated_bytes > 0);
+    }
+}
+
+fn files_answer(results: Carried) -> (Vec<FileAnswer>, Vec<String>) {
+    let mut problems = results.problems;
+    let files = match results.files.map(|bundle| bundle.read()).transpose() {
+        Ok(files) => files.unwrap_or_default(),
+        Err(error) => {
+            problems.push(format!("the results could not be read: {error}"));
+            Vec::new()
+        }
+    };
+    let file = |file: SourceFile| {
+        let bytes = file.content.len() as u64;
+        let (content, encoding) = text_or_base64(file.content, false);
+        FileAnswer { name: file.name, bytes, content, encoding }
+    };
+    (files.into_iter().map(file).collect(), problems)
 }
 
 fn step_answer(step: StepResult, cell: &CellPlan) -> StepAnswer {
@@ -226,9 +287,14 @@ fn output_json(output: Captured, outcome: &Outcome) -> Output {
     }
 }
 
+/// The bytes of a base64 text; `None` if it is none.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
 /// UTF-8 as it is, anything else as base64. A cap that cut through the last character does not make text binary: the
 /// up to three bytes of the broken character are left away.
-fn text_or_base64(bytes: Vec<u8>, cut: bool) -> (String, &'static str) {
+pub fn text_or_base64(bytes: Vec<u8>, cut: bool) -> (String, &'static str) {
     match String::from_utf8(bytes) {
         Ok(text) => (text, "utf-8"),
         Err(error) => {

@@ -1,0 +1,135 @@
+//! Who sends a request: its id, address and key, found out once before any face sees it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::error::NativeError;
+use crate::service::refusal::{Class, Refusal};
+use crate::service::{Caller, Current, Service};
+
+/// The address at the other end of a connection; put beside each request by the listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub Option<IpAddr>);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Longest request id taken over from a client.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// A request's id, its caller if a valid key or none came along, and the refusal otherwise.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub request_id: String,
+    pub address: String,
+    caller: Result<Caller, Refusal>,
+}
+
+/// Finds out who asks; the face decides whether it matters.
+pub async fn identify(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let current = service.current();
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer(None));
+    let address = address(&current, peer, request.headers());
+    let request_id = request_id(request.headers());
+    let caller = caller(&current, presented(request.headers()), &address);
+    if let Err(refusal) = &caller {
+        tracing::warn!(target: "security", address, request_id, reason = refusal.code, "authentication failed");
+    }
+    request.extensions_mut().insert(Identity { request_id: request_id.clone(), address, caller });
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+impl Identity {
+    /// The caller, where one is needed.
+    ///
+    /// # Errors
+    /// No key although keys are configured, or a wrong one.
+    pub fn caller(&self) -> Result<Caller, Refusal> {
+        self.caller.clone()
+    }
+
+    /// The same asker with a key that came by other means than a header.
+    ///
+    /// # Errors
+    /// It is wrong.
+    pub fn with_key(&self, service: &Service, key: &str) -> Result<Caller, Refusal> {
+        caller(&service.current(), Some(key), &self.address)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Identity {
+    type Rejection = NativeError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Identity, NativeError> {
+        parts.extensions.get::<Identity>().cloned().ok_or_else(|| {
+            NativeError(Refusal::new(Class::Internal, "no_identity", "the request went past its identification"))
+        })
+    }
+}
+
+/// The key in `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    bearer.or_else(|| headers.get(API_KEY).and_then(|value| value.to_str().ok()))
+}
+
+fn caller(current: &Current, presented: Option<&str>, address: &str) -> Result<Caller, Refusal> {
+    let unauthorized = |code, message: &str| {
+        Refusal::new(Class::Unauthorized, code, message)
+            .hint("send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+    };
+    if current.keys.is_empty() {
+        return Ok(Caller { key: None, address: address.to_owned() });
+    }
+    let presented = presented.ok_or_else(|| unauthorized("key_missing", "a key is required"))?;
+    let key = current.keys.find(presented).ok_or_else(|| unauthorized("key_wrong", "the key is not known"))?;
+    Ok(Caller { key: Some(Arc::new(key.clone())), address: address.to_owned() })
+}
+
+/// The client's own address: the peer's, or behind trusted proxies the last one in `X-Forwarded-For` that is not theirs.
+fn address(current: &Current, Peer(peer): Peer, headers: &HeaderMap) -> String {
+    let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return "unix".to_owned() };
+    let trusted = |address: &IpAddr| current.settings.trusted_proxies.contains(address);
+    if !trusted(&peer) {
+        return peer.to_string();
+    }
+    let hops = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let hops: Vec<Option<IpAddr>> = hops.map(|hop| hop.trim().parse().ok()).collect();
+    for hop in hops.into_iter().rev() {
+        match hop {
+            // What is no address was not written by our proxy.
+            None => break,
+            Some(hop) if trusted(&hop) => {}
+            Some(hop) => return hop.to_canonical().to_string(),
+        }
+    }
+    peer.to_string()
+}
+
+/// The client's own id for a request, if it is a sane one, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let own = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let sane = |id: &&str| {
+        !id.is_empty()
+            && id.len() <= REQUEST_ID_BYTES_MAX
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+    };
+    own.filter(sane).map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}

@@ -1,0 +1,247 @@
+//! The only reader of configuration files and environment: everything below receives values.
+//!
+//! A setting comes from, in rising order: its default, the file (`/etc/sandboxd/config.toml`, or the one that `--config`
+//! or `SANDBOXD_CONFIG` names), the environment, a flag. Each is stated once, in [`table`]; [`setting`] carries a value
+//! from its source to its field.
+
+use std::path::{Path, PathBuf};
+
+use crate::sandbox::cgroup::Choice;
+use crate::words::embedded::EMBEDDED_PROFILES;
+use crate::words::profile::{Profile, Profiles};
+use crate::words::toml_error::TomlError;
+
+pub mod keys;
+pub mod print;
+pub mod service;
+pub mod setting;
+pub mod table;
+pub mod value;
+
+mod file;
+mod forms;
+mod policies;
+mod seeds;
+
+pub use service::{Service, ServiceFlags};
+
+use file::{File, Table};
+use setting::{Environment, Field, Origin, Origins};
+use value::{Raw, Value};
+
+/// The file that is read when none is named.
+pub const CONFIG_FILE: &str = "/etc/sandboxd/config.toml";
+
+/// The settings of every command. Those of the service are read from the same sources by [`Config::service`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where images are built and looked for.
+    pub rootfs_dir: PathBuf,
+    /// An operator's profiles, added to the embedded ones; one of the same name replaces the embedded.
+    pub profiles_dir: PathBuf,
+    /// An operator's image recipes, likewise.
+    pub recipes_dir: PathBuf,
+    pub cgroup: Choice,
+    /// The group under which ours go, as /proc/PID/cgroup names groups; by default our own.
+    pub cgroup_parent: Option<String>,
+    /// Where what was asked of the machine's toolchains is kept.
+    pub cache_dir: PathBuf,
+    file: Option<File>,
+    origins: Origins,
+}
+
+/// Settings as flags name them; what is absent comes from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub rootfs_dir: Option<PathBuf>,
+    pub profiles_dir: Option<PathBuf>,
+    pub cgroup: Option<Choice>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("failed to read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Toml(#[from] TomlError),
+    /// `subject` is the setting as whoever set it calls it: a variable, a flag, or file, line and key.
+    #[error("{subject} = {value} is not {expected}")]
+    Value { subject: String, value: String, expected: String },
+    #[error("{problem}; {remedy}")]
+    Refused { problem: String, remedy: String },
+}
+
+impl ConfigError {
+    fn refused(problem: String, remedy: String) -> ConfigError {
+        ConfigError::Refused { problem, remedy }
+    }
+}
+
+impl Config {
+    /// Reads every source of the settings that every command has.
+    ///
+    /// # Errors
+    /// A file that was named and cannot be read, or says something that is no setting; with file and line. Of the
+    /// service's part only the syntax is looked at.
+    pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+        Config::load_from(flags, &Environment::of_process())
+    }
+
+    /// Likewise, with an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_from(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
+        let mut config = Config::defaults(user_cache(environment));
+        let named = flags.config.clone().or_else(|| environment.get("SANDBOXD_CONFIG").map(PathBuf::from));
+        let file = match named {
+            Some(path) => Some(File::read(&path)?),
+            None if Path::new(CONFIG_FILE).exists() => Some(File::read(Path::new(CONFIG_FILE))?),
+            None => None,
+        };
+        let mut origins = Origins::default();
+        if let Some(file) = &file {
+            let settings: Vec<_> = table::MACHINE.iter().collect();
+            let table = &file.table()?;
+            Table { file, table, name: "" }.overlay(&settings, &[service::TABLE], &mut config, &mut origins)?;
+        }
+        for setting in table::MACHINE {
+            let variable = setting.variable();
+            if let Some(text) = environment.get(&variable) {
+                let origin = Origin::Environment(variable);
+                setting.apply(&mut config, &Raw::Plain(text.to_owned()), &origin, setting.name)?;
+                origins.note(setting.name.to_owned(), origin);
+            }
+        }
+        let mut take = |flag: &'static str, name: &str| origins.note(name.to_owned(), Origin::Flag(flag));
+        if let Some(directory) = &flags.rootfs_dir {
+            config.rootfs_dir.clone_from(directory);
+            take("rootfs-dir", "rootfs_dir");
+        }
+        if let Some(directory) = &flags.profiles_dir {
+            config.profiles_dir.clone_from(directory);
+            take("profiles-dir", "profiles_dir");
+        }
+        if let Some(choice) = flags.cgroup {
+            config.cgroup = choice;
+            take("cgroup", "cgroup");
+        }
+        config.file = file;
+        config.origins = origins;
+        Ok(config)
+    }
+
+    /// What holds where nothing is said. An ordinary user's cache is below their own directory.
+    fn defaults(user_cache: Option<PathBuf>) -> Config {
+        Config {
+            rootfs_dir: PathBuf::from(crate::rootfs::DEFAULT_STORE),
+            profiles_dir: PathBuf::from("/etc/sandboxd/profiles"),
+            recipes_dir: PathBuf::from("/etc/sandboxd/rootfs"),
+            cgroup: Choice::Auto,
+            cgroup_parent: None,
+            cache_dir: user_cache.unwrap_or_else(|| PathBuf::from("/var/cache/sandboxd")),
+            file: None,
+            origins: Origins::default(),
+        }
+    }
+
+    /// The file that was read, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
+    /// Every profile that is whole, and what is wrong with the others.
+    pub fn profiles(&self) -> (Profiles, Vec<TomlError>) {
+        let (profiles, problems, _) = self.profiles_and_texts();
+        (profiles, problems)
+    }
+
+    /// As [`Config::profiles`], and the file name and text of each profile that is whole.
+    pub fn profiles_and_texts(&self) -> (Profiles, Vec<TomlError>, Vec<(String, String)>) {
+        let mut profiles = Profiles::default();
+        let mut problems = Vec::new();
+        let mut texts = Vec::new();
+        let mut add = |file: &str, text: &str| {
+            let added = Profile::parse(file, text).and_then(|profile| profiles.add(profile, file));
+            added.map(|()| texts.push((file.to_owned(), text.to_owned()))).err()
+        };
+        for (file, text) in EMBEDDED_PROFILES {
+            problems.extend(add(file, text));
+        }
+        let mut own: Vec<PathBuf> = match std::fs::read_dir(&self.profiles_dir) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+            Err(_) => Vec::new(),
+        };
+        own.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        own.sort();
+        for path in own {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => problems.extend(add(&path.display().to_string(), &text)),
+                Err(error) => problems.push(TomlError::new(&path.display().to_string(), 1, error.to_string())),
+            }
+        }
+        (profiles, problems, texts)
+    }
+}
+
+fn user_cache(environment: &Environment) -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let cache = environment.get("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| environment.get("HOME").map(|home| Path::new(home).join(".cache")));
+    cache.map(|cache| cache.join("sandboxd"))
+}
+
+/// By the words of the table's row.
+impl Field for Choice {
+    fn value(&self) -> Value {
+        let word = match self {
+            Choice::Auto => "auto",
+            Choice::V2 => "v2",
+            Choice::Hybrid => "hybrid",
+            Choice::None => "none",
+        };
+        Value::Text(word.to_owned())
+    }
+
+    fn from_value(value: Value) -> Option<Choice> {
+        match value {
+            Value::Text(word) => match word.as_str() {
+                "auto" => Some(Choice::Auto),
+                "v2" => Some(Choice::V2),
+                "hybrid" => Some(Choice::Hybrid),
+                "none" => Some(Choice::None),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_embedded_profile_is_whole() {
+        let config = Config::load(&Flags { profiles_dir: Some("/nonexistent".into()), ..Flags::default() }).unwrap();
+        let (profiles, problems) = config.profiles();
+        assert_eq!(problems, []);
+        assert_eq!(profiles.iter().count(), EMBEDDED_PROFILES.len());
+    }
+
+    #[test]
+    fn a_wrong_setting_names_file_line_and_the_nearest_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, "cgroup = \"auto\"\nrootfs_dri = \"/x\"\n").unwrap();
+        let error = Config::load(&Flags { config: Some(path), ..Flags::default() }).unwrap_err().to_string();
+        assert!(error.contains("config.toml:2: ") && error.contains("did you mean `rootfs_dir`?"), "{error}");
+    }
+}

@@ -1,0 +1,392 @@
+//! The parent: binds, starts the front and its supervisors, and starts again what ends before its time.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{Gid, Uid};
+use rustix::fs::{MemfdFlags, SealFlags};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use super::control::{Control, FromFront, ToFront};
+use super::handover;
+use crate::config::Config;
+use crate::service::handover::Handover;
+use crate::words::settings::{Listen, ServiceSettings};
+
+/// Pauses before a process that ended is started again: doubled each time, short again after a while of peace.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PEACE: Duration = Duration::from_secs(60);
+/// Longest wait for the front's first word.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+/// Beyond the drain time, before the front is killed.
+const DRAIN_GRACE: Duration = Duration::from_secs(15);
+/// Longest wait for a supervisor whose front is gone; it has cells to kill and groups to remove.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Supervisors at most when their number is not configured.
+const SUPERVISORS_MAX: u32 = 4;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// The front's user where the configured account does not exist: no account has it, by Debian's ranges.
+const NOBODYS_ID: u32 = 65_533;
+
+/// What the parent needs to know beside the configuration.
+pub struct Options {
+    /// Reads the configuration anew.
+    pub load: Box<dyn Fn() -> anyhow::Result<(Config, ServiceSettings)>>,
+    /// Flags that the other processes must be given, too.
+    pub flags: Vec<OsString>,
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// It cannot start: configuration, a layer that is required, an address in use.
+pub fn main(options: &Options) -> anyhow::Result<()> {
+    let (config, settings) = (options.load)()?;
+    let handover = checked_handover(&config, &settings)?;
+    let (uid, gid) = account(&settings.user);
+    make_state_dir(&settings.state_dir, uid, gid)?;
+    raise_descriptors()?;
+    let listeners = settings.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut parent = Parent { options, handover, listeners, uid, gid, generation: 0 };
+    runtime.block_on(parent.run())
+}
+
+fn checked_handover(config: &Config, settings: &ServiceSettings) -> anyhow::Result<Handover> {
+    let handover = handover::build(config, settings).map_err(|error| {
+        let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        anyhow::anyhow!("{}{hint}", crate::words::causes::chain(&error))
+    })?;
+    let missing = handover::missing_layers(&handover.host, settings);
+    if !missing.is_empty() {
+        bail!("this machine cannot enforce everything that is required: {}", missing.join("; "));
+    }
+    for problem in &handover.problems {
+        tracing::warn!(problem, "configuration");
+    }
+    for language in handover.languages.iter().filter(|language| language.problem.is_some()) {
+        tracing::warn!(language = language.name, problem = language.problem, "a language cannot be run");
+    }
+    Ok(handover)
+}
+
+struct Parent<'a> {
+    options: &'a Options,
+    handover: Handover,
+    listeners: Vec<(OwnedFd, bool)>,
+    uid: Uid,
+    gid: Gid,
+    generation: u64,
+}
+
+/// The front and its supervisors.
+struct Team {
+    front: Child,
+    control: Control,
+    supervisors: JoinSet<(u64, String)>,
+}
+
+/// Why a team is no more.
+enum End {
+    /// We were told to.
+    Told,
+    /// The front ended by itself.
+    Front(String),
+}
+
+impl Parent<'_> {
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let began = Instant::now();
+            let team = self.start_team().await?;
+            match self.watch(team).await? {
+                End::Told => return Ok(()),
+                End::Front(status) => {
+                    tracing::error!(status, "the front ended; every cell ended with it, and it is started again");
+                }
+            }
+            pause = if began.elapsed() > PEACE { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn start_team(&mut self) -> anyhow::Result<Team> {
+        let (near, far) = pair()?;
+        let control = Control::new(near)?;
+        let mut command = self.command("front", far)?;
+        command.args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()]);
+        let mut front = command.spawn().context("failed to start the front")?;
+        control.send(&ToFront::Configure, Some(&document(&self.handover)?)).await?;
+        for (socket, unix) in &self.listeners {
+            control.send(&ToFront::Listen { unix: *unix }, Some(socket)).await?;
+        }
+        let mut team_supervisors = JoinSet::new();
+        for _ in 0..self.supervisors_wanted() {
+            self.start_supervisor(&control, &mut team_supervisors).await?;
+        }
+        control.send(&ToFront::Serve, None).await?;
+        match tokio::time::timeout(START_TIME_MAX, control.receive()).await {
+            Ok(Ok(Some((FromFront::Ready, _)))) => {}
+            _ => {
+                let _ = front.kill().await;
+                let status = front.wait().await.map(|status| status.to_string()).unwrap_or_default();
+                bail!("the front did not start ({status}); its log says why");
+            }
+        }
+        let addresses: Vec<_> = self.handover.settings.listen.iter().map(ToString::to_string).collect();
+        tracing::info!(listen = addresses.join(" "), runs_max = self.handover.concurrent_max, "ready");
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(Team { front, control, supervisors: team_supervisors })
+    }
+
+    fn supervisors_wanted(&self) -> u32 {
+        match self.handover.settings.supervisors {
+            0 => self.handover.host.cores.clamp(1, SUPERVISORS_MAX),
+            wanted => wanted,
+        }
+    }
+
+    async fn start_supervisor(&self, control: &Control, team: &mut JoinSet<(u64, String)>) -> anyhow::Result<()> {
+        let (near, far) = pair()?;
+        let mut command = self.command("supervisor", far)?;
+        // Runs that the front lets in while others of an earlier configuration are still ending.
+        command.args(["--cells-max", &(2 * self.handover.concurrent_max).to_string()]);
+        if self.handover.settings.use_host_image {
+            command.arg("--use-host-image");
+        }
+        let mut child = command.spawn().context("failed to start a supervisor")?;
+        let generation = self.generation;
+        control.send(&ToFront::Supervisor { generation }, Some(&near)).await?;
+        team.spawn(async move {
+            let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+            (generation, status)
+        });
+        Ok(())
+    }
+
+    fn command(&self, name: &str, stdin: OwnedFd) -> anyhow::Result<Command> {
+        let mut command = Command::new("/proc/self/exe");
+        // What `ps` shows.
+        command.arg0("sandboxd").args(&self.options.flags);
+        if self.handover.settings.log_json {
+            command.arg("--log-json");
+        }
+        command.arg(name);
+        command.stdin(Stdio::from(stdin)).stdout(Stdio::null()).kill_on_drop(true);
+        // Signals of the terminal are for us to hand on.
+        command.process_group(0);
+        Ok(command)
+    }
+
+    /// Watches over a team until it is no more.
+    async fn watch(&mut self, mut team: Team) -> anyhow::Result<End> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut pause = PAUSE_MIN;
+        let mut last_start = Instant::now();
+        loop {
+            tokio::select! {
+                status = team.front.wait() => {
+                    let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    leave(&mut team.supervisors).await;
+                    return Ok(End::Front(status));
+                }
+                Some(Ok((generation, status))) = team.supervisors.join_next() => {
+                    if generation < self.generation {
+                        tracing::info!(status, "a supervisor of an earlier configuration has left");
+                        continue;
+                    }
+                    tracing::error!(status, "a supervisor ended, and every cell of it; it is started again");
+                    pause = if last_start.elapsed() > PEACE { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+                    tokio::time::sleep(pause).await;
+                    last_start = Instant::now();
+                    if let Err(error) = self.start_supervisor(&team.control, &mut team.supervisors).await {
+                        tracing::error!(error = format!("{error:#}"), "no supervisor could be started");
+                    }
+                }
+                message = team.control.receive::<FromFront>() => match message {
+                    Ok(Some((FromFront::Reloaded, _))) => tracing::info!("reloaded"),
+                    Ok(Some((FromFront::Refused { message }, _))) => tracing::error!(message, "the front did not reload"),
+                    Ok(Some((FromFront::Ready, _))) => {}
+                    // Its end shows above.
+                    Ok(None) | Err(_) => tokio::time::sleep(PAUSE_MIN).await,
+                },
+                _ = hangup.recv() => self.reload(&mut team).await,
+                _ = terminate.recv() => return self.end(team, &mut terminate, &mut interrupt).await,
+                _ = interrupt.recv() => return self.end(team, &mut terminate, &mut interrupt).await,
+            }
+        }
+    }
+
+    /// Reads the configuration anew; what is wrong with it leaves the one before in force.
+    async fn reload(&mut self, team: &mut Team) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+        let loaded = (self.options.load)().and_then(|(config, settings)| checked_handover(&config, &settings));
+        match loaded {
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "not reloaded; the configuration before stays in force");
+            }
+            Ok(handover) => {
+                if handover.settings.listen != self.handover.settings.listen {
+                    tracing::warn!("`listen` changes at a restart only");
+                }
+                self.handover = handover;
+                self.generation += 1;
+                if let Err(error) = self.renew(team).await {
+                    tracing::error!(error = format!("{error:#}"), "not reloaded");
+                }
+            }
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    async fn renew(&mut self, team: &mut Team) -> anyhow::Result<()> {
+        // Supervisors first: a language that is new must not be asked of one that does not know it.
+        for _ in 0..self.supervisors_wanted() {
+            self.start_supervisor(&team.control, &mut team.supervisors).await?;
+        }
+        team.control.send(&ToFront::Configure, Some(&document(&self.handover)?)).await?;
+        Ok(())
+    }
+
+    /// Lets runs end, then everything; a second signal ends at once.
+    async fn end(
+        &self,
+        mut team: Team,
+        terminate: &mut tokio::signal::unix::Signal,
+        interrupt: &mut tokio::signal::unix::Signal,
+    ) -> anyhow::Result<End> {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("draining: no run is accepted, and running ones may end");
+        team.control.send(&ToFront::Drain, None).await?;
+        let time_max = self.handover.settings.drain_time_max + DRAIN_GRACE;
+        tokio::select! {
+            _ = team.front.wait() => {}
+            () = tokio::time::sleep(time_max) => tracing::error!("the front did not drain in time; killed"),
+            _ = terminate.recv() => tracing::warn!("told twice: ended at once"),
+            _ = interrupt.recv() => tracing::warn!("told twice: ended at once"),
+        }
+        let _ = team.front.kill().await;
+        leave(&mut team.supervisors).await;
+        for address in &self.handover.settings.listen {
+            if let Listen::Unix(path) = address {
+                // Gone already is as good.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        Ok(End::Told)
+    }
+}
+
+/// Supervisors whose front is gone end by themselves; those that do not are killed as their handles are dropped.
+async fn leave(supervisors: &mut JoinSet<(u64, String)>) {
+    let all = async { while supervisors.join_next().await.is_some() {} };
+    if tokio::time::timeout(LEAVE_TIME_MAX, all).await.is_err() {
+        tracing::error!("a supervisor did not leave; killed");
+        supervisors.shutdown().await;
+    }
+}
+
+fn pair() -> anyhow::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .context("failed to make a socket pair")
+}
+
+/// The handover in a sealed memfd: only what was written here can be read there.
+fn document(handover: &Handover) -> anyhow::Result<OwnedFd> {
+    let memfd = rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(memfd);
+    file.write_all(&serde_json::to_vec(handover)?)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(file.into())
+}
+
+/// The ids of the front's account: by name or number, or nobody's where there is no such account.
+fn account(user: &str) -> (Uid, Gid) {
+    if !nix::unistd::geteuid().is_root() {
+        tracing::warn!("not root: the front runs as the same user as everything else");
+        return (nix::unistd::geteuid(), nix::unistd::getegid());
+    }
+    if let Ok(Some(account)) = nix::unistd::User::from_name(user) {
+        return (account.uid, account.gid);
+    }
+    let id = user.parse().unwrap_or(NOBODYS_ID);
+    if id == NOBODYS_ID {
+        tracing::info!(user, id, "there is no such account: the front runs under an id that nobody has");
+    }
+    (Uid::from_raw(id), Gid::from_raw(id))
+}
+
+/// The directory of the history, the front's own.
+fn make_state_dir(path: &Path, uid: Uid, gid: Gid) -> anyhow::Result<()> {
+    let failed = || format!("failed to make the state directory {}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(failed)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error).with_context(failed),
+        _ => {}
+    }
+    let metadata = std::fs::symlink_metadata(path).with_context(failed)?;
+    if !metadata.is_dir() {
+        bail!("the state directory {} is not a directory", path.display());
+    }
+    if nix::unistd::geteuid().is_root() {
+        // Files of an earlier account become this one's.
+        for entry in std::fs::read_dir(path).with_context(failed)?.flatten() {
+            std::os::unix::fs::lchown(entry.path(), Some(uid.as_raw()), Some(gid.as_raw())).with_context(failed)?;
+        }
+        std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw())).with_context(failed)?;
+    }
+    Ok(())
+}
+
+/// Each connection, run and cell takes some; what is allowed at most is asked for.
+fn raise_descriptors() -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("failed to raise the limit of open files")
+}
+
+/// A listening socket, and whether it is a local one.
+fn bind(address: &Listen) -> anyhow::Result<(OwnedFd, bool)> {
+    match address {
+        Listen::Tcp(address) => {
+            let listener =
+                std::net::TcpListener::bind(address).with_context(|| format!("failed to listen on {address}"))?;
+            nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
+            Ok((listener.into(), false))
+        }
+        Listen::Unix(path) => {
+            let failed = || format!("failed to listen on {}", path.display());
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                bail!("{}: somebody listens there already", failed());
+            }
+            // What nobody listens on is left over from an earlier life.
+            match std::fs::symlink_metadata(path) {
+                Ok(metadata) if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
+                    std::fs::remove_file(path).with_context(failed)?;
+                }
+                Ok(_) => bail!("{}: it exists and is no socket", failed()),
+                Err(_) => {}
+            }
+            let listener = std::os::unix::net::UnixListener::bind(path).with_context(failed)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(failed)?;
+            Ok((listener.into(), true))
+        }
+    }
+}
