@@ -37,7 +37,10 @@ fn with_full_pool(flags: &[&str]) -> Front {
 
 #[track_caller]
 fn wait_for_pool(front: &Front) {
-    wait_until("two cells are prepared ahead", || inits(front).len() == 2);
+    // Each alone and waiting: not one that has run its program and is being taken apart.
+    wait_until("two cells are prepared ahead", || {
+        inits(front).len() == 2 && children_of(front.process.id() as i32).len() == 2
+    });
 }
 
 /// Starts `job`, which says "up" and then runs on; what it said before, and the init of its cell, one of `waiting`.
@@ -140,8 +143,7 @@ fn a_cell_whose_init_died_while_it_waited_fails_no_run() {
         front.start_job(shell(number, "exit 3"), &bundle(b"", true));
         assert_eq!(front.ended().1.exit_code, Some(3));
         wait_for_pool(&front);
-        let all = children_of(front.process.id() as i32);
-        assert_eq!(all, inits(&front), "the dead ones have been reaped");
+        wait_until("the dead ones are reaped", || children_of(front.process.id() as i32) == inits(&front));
     }
 }
 

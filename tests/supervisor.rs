@@ -163,6 +163,36 @@ fn a_stopped_job_ends_at_once_and_a_lost_front_takes_every_cell_along() {
     assert_eq!(front.groups(), Vec::<String>::new());
 }
 
+/// The answer may come before the kernel has taken the cell apart, but never before what it says is final.
+#[test]
+fn what_is_told_of_a_run_is_final() {
+    if !common::is_root() {
+        return;
+    }
+    let front = Front::start();
+    let empty = bundle(b"", true);
+    let run = |number: u64, script: &str| {
+        let limits = LimitsWire { memory_bytes: Some(48 << 20), ..LimitsWire::default() };
+        front.start_job(Job { limits, ..shell(number, script) }, &empty);
+        let (job, outcome) = front.ended();
+        assert_eq!(job, number);
+        outcome
+    };
+    for number in 1..5 {
+        let number = 10 * number;
+        let alone = run(number, "x=$(printf %070000000d 1); exit 3");
+        assert!(alone.oom_kills > 0 && alone.memory_peak_bytes > 40 << 20, "{alone:?}");
+        let busy = run(number + 1, "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done");
+        assert!(busy.exit_code == Some(0) && busy.cpu_time_ns > 5_000_000, "{busy:?}");
+        let orphan = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; touch done; exec sleep 60";
+        let left = run(number + 2, &format!("sh -c '{orphan}' & while [ ! -e done ]; do sleep 0.01; done; exit 4"));
+        assert!(left.exit_code == Some(4) && left.cpu_time_ns > 5_000_000, "{left:?}");
+        let left = run(number + 3, "sleep 60 & sleep 60 & exit 5");
+        assert!(left.exit_code == Some(5) && left.processes_peak == 3, "{left:?}");
+        assert!(left.wall_time_ns < 5_000_000_000, "{left:?}");
+    }
+}
+
 #[test]
 fn the_supervisor_has_one_thread_and_stays_small() {
     if !common::is_root() {

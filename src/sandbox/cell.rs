@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
@@ -28,7 +27,7 @@ use super::sequence::{Act, SEQUENCE};
 use super::stage::{Overlay, Stage};
 use super::start::Start;
 use super::sys::{self, Child};
-use super::{init, landlock, message};
+use super::{init, landlock, message, signal};
 use crate::plan::{CellPlan, Scratch};
 
 /// Why a step of the supervisor failed: an errno, or what a layer below says.
@@ -189,8 +188,15 @@ impl Cell {
 
     /// False once init has ended, by whatever cause: with it the cell is dead.
     pub fn is_alive(&self) -> bool {
-        let mut events = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
-        matches!(poll(&mut events, PollTimeout::ZERO), Ok(0) | Err(Errno::EINTR))
+        !signal::has_ended(self.pidfd())
+    }
+
+    /// Sends `signal` to the running payload and whatever it has started in its process group.
+    ///
+    /// # Errors
+    /// ESRCH when the payload has ended, or has not begun.
+    pub fn signal(&self, signal: i32) -> Result<(), Errno> {
+        if self.reaped { Err(Errno::ESRCH) } else { signal::send(&self.child, signal) }
     }
 
     /// Gives the cell its program; `descriptors` are stdin, stdout, stderr and the bundle of file contents.
@@ -239,6 +245,17 @@ impl Cell {
     /// CPU time of the whole cell up to now.
     pub fn cpu_time(&self) -> Result<Duration, CgroupError> {
         self.group.as_ref().map_or(Ok(Duration::ZERO), |group| group.cpu_time())
+    }
+
+    /// What the whole cell used up to now.
+    pub fn usage(&self) -> Result<Usage, CgroupError> {
+        self.group.as_ref().map_or(Ok(Usage::default()), |group| group.usage())
+    }
+
+    /// True when nothing but init is known to be left of the cell: what it used can change no more.
+    pub fn is_over(&self) -> bool {
+        let processes = self.group.as_ref().map(|group| group.processes());
+        matches!(processes, Some(Ok(Some(0 | 1))))
     }
 
     /// Processes the kernel killed for memory up to now.

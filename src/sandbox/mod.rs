@@ -15,6 +15,7 @@ pub mod probe;
 pub mod report;
 pub mod seccomp;
 pub mod sequence;
+mod signal;
 pub mod stage;
 pub mod start;
 pub mod sys;

@@ -152,6 +152,30 @@ pub fn execve(path: &CStr, arguments: &PointerArray, environment: &PointerArray)
     Errno::last()
 }
 
+/// Sends `signal` to the process of `pidfd`.
+///
+/// # Errors
+/// pidfd_send_signal(2): ESRCH when it has ended and been reaped, EINVAL for no signal, EPERM.
+pub fn signal_process(pidfd: BorrowedFd, signal: i32) -> SysResult<()> {
+    send_signal(pidfd, signal, 0)
+}
+
+/// Sends `signal` to the process group that the process of `pidfd` leads.
+///
+/// # Errors
+/// As [`signal_process`]; EINVAL before Linux 6.9.
+pub fn signal_process_group(pidfd: BorrowedFd, signal: i32) -> SysResult<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+    send_signal(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
+}
+
+fn send_signal(pidfd: BorrowedFd, signal: i32, flags: u32) -> SysResult<()> {
+    let no_information = std::ptr::null::<c_void>();
+    // SAFETY: without information to send along the call refers to no memory.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_information, flags) })
+        .map(drop)
+}
+
 /// prctl(2) with four integer arguments; options that take pointers are not passed through here.
 pub fn prctl(option: c_int, a: u64, b: u64, c: u64, d: u64) -> SysResult<i32> {
     // SAFETY: callers in this crate pass options whose arguments are plain numbers, so no memory is referred to.

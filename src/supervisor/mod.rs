@@ -32,6 +32,23 @@ use crate::sandbox::stage::{ImageSource, Stage, StageError};
 use crate::sandbox::start::{Start, StartFile};
 use crate::words::host::{Host, Privilege};
 
+/// The signals that a program may be sent on behalf of its author: those that a terminal or a shell would send.
+pub const PAYLOAD_SIGNALS: [i32; 13] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGKILL,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGCONT,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGWINCH,
+];
+
 /// Makes cells on this machine.
 pub struct Supervisor {
     host: Host,

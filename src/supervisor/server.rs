@@ -3,9 +3,8 @@
 //! Everything the front says is checked here against root-owned profiles: names, ceilings, the shape of files, the seals
 //! of memfds. What it may do at worst is run programs in cells. When it goes, every cell goes with it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -18,9 +17,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::protocol::{FromSupervisor, Job, MESSAGE_BYTES_MAX, OutcomeWire, ToSupervisor, decode, encode, wire_of};
-use super::{Ahead, Supervisor, Watch, files, start_of};
-use crate::plan::{CellPlan, Surroundings, plan, select_profile};
-use crate::sandbox::cell::CellError;
+use super::{Ahead, PAYLOAD_SIGNALS, Supervisor, Watch, files, start_of};
+use crate::plan::{CellPlan, HOST_IMAGE, Surroundings, plan, select_profile};
+use crate::sandbox::cell::{self, CellError};
 use crate::sandbox::{message, sys};
 use crate::words::host::Host;
 use crate::words::profile::Profiles;
@@ -29,6 +28,9 @@ use crate::words::verdict::Stop;
 
 /// Answers waiting for the front to read them. When it does not, the supervisor stops reading it.
 const ANSWERS_MAX: usize = 64;
+
+/// Signals that wait for one program to start.
+const SIGNALS_MAX: usize = 8;
 
 /// Where images come from; the machine knows.
 pub trait Images {
@@ -54,15 +56,47 @@ pub struct Service<I> {
     pub cells_max: usize,
 }
 
+impl<I> Service<I> {
+    /// Whether an image needs no second look: it was whole when it was staged, and is mounted since. Whether this
+    /// machine's own programs may be used depends on who asks.
+    fn is_settled(&self, rootfs: &str) -> bool {
+        rootfs != HOST_IMAGE && self.supervisor.is_staged(rootfs)
+    }
+}
+
 /// A message with the descriptors beside it.
 type Answer = (FromSupervisor, Option<OwnedFd>);
 
+/// What a running job is pulled by.
+struct Strings {
+    stop: oneshot::Sender<Stop>,
+    signals: mpsc::Sender<i32>,
+}
+
 struct Shared<I> {
     service: RefCell<Service<I>>,
-    running: RefCell<HashMap<u64, oneshot::Sender<Stop>>>,
+    socket: AsyncFd<OwnedFd>,
+    running: RefCell<HashMap<u64, Strings>>,
+    /// Cells whose end has been answered and which the kernel still takes apart.
+    dying: Cell<usize>,
+    /// Answers for which the socket had no room.
     answers: mpsc::Sender<Answer>,
     /// Told of each run that has started, which is when there is work to be done ahead.
     started: Notify,
+}
+
+impl<I> Shared<I> {
+    /// Sends an answer at once if the socket has room, as it has unless the front is slow, and queues it otherwise. The
+    /// answers of different jobs have no order.
+    async fn answer(&self, answer: FromSupervisor, descriptor: Option<OwnedFd>) {
+        let sent = encode(&answer).map(|bytes| {
+            let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            message::send(self.socket.as_fd(), &bytes, &descriptors)
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            let _gone = self.answers.send((answer, descriptor)).await;
+        }
+    }
 }
 
 /// Serves the front at the other end of `socket` until it hangs up; every cell is dead then.
@@ -71,21 +105,23 @@ struct Shared<I> {
 /// The socket itself failed.
 pub async fn serve<I: Images + 'static>(socket: OwnedFd, service: Service<I>) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&socket, true)?;
-    let socket = Rc::new(sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?);
+    let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
     let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
     let shared = Rc::new(Shared {
         service: RefCell::new(service),
+        socket,
         running: RefCell::default(),
-        answers: answers.clone(),
+        dying: Cell::new(0),
+        answers,
         started: Notify::new(),
     });
     let tasks = LocalSet::new();
+    tasks.spawn_local(work_ahead(Rc::clone(&shared)));
     let result = tasks
         .run_until(async {
             tokio::select! {
-                result = read_front(&socket, &shared) => result,
-                result = write_front(&socket, outgoing) => result,
-                never = work_ahead(&shared) => match never {},
+                result = read_front(&shared) => result,
+                result = write_front(&shared, outgoing) => result,
             }
         })
         .await;
@@ -95,7 +131,8 @@ pub async fn serve<I: Images + 'static>(socket: OwnedFd, service: Service<I>) ->
     result
 }
 
-async fn read_front<I: Images + 'static>(socket: &AsyncFd<OwnedFd>, shared: &Rc<Shared<I>>) -> io::Result<()> {
+async fn read_front<I: Images + 'static>(shared: &Rc<Shared<I>>) -> io::Result<()> {
+    let socket = &shared.socket;
     let mut buffer = vec![0; MESSAGE_BYTES_MAX + 1];
     loop {
         let mut ready = socket.readable().await?;
@@ -119,22 +156,31 @@ async fn read_front<I: Images + 'static>(socket: &AsyncFd<OwnedFd>, shared: &Rc<
                 if let Err((job, error)) = begin(shared, *job, descriptors) {
                     let RequestError { field, message, hint } = error;
                     let refused = FromSupervisor::Refused { job, field: field.to_owned(), message, hint };
-                    let _gone = shared.answers.send((refused, None)).await;
+                    shared.answer(refused, None).await;
                 }
             }
             Some(ToSupervisor::Stop { job, reason }) => {
-                if let Some(stop) = shared.running.borrow_mut().remove(&job) {
-                    let _ended = stop.send(reason.into());
+                if let Some(strings) = shared.running.borrow_mut().remove(&job) {
+                    let _ended = strings.stop.send(reason.into());
                 }
             }
-            Some(ToSupervisor::Signal { .. }) => {}
+            Some(ToSupervisor::Signal { job, signal }) if PAYLOAD_SIGNALS.contains(&signal) => {
+                if let Some(strings) = shared.running.borrow().get(&job)
+                    && strings.signals.try_send(signal).is_err()
+                {
+                    tracing::warn!(job, signal, "a signal was dropped: {SIGNALS_MAX} wait for the program's start");
+                }
+            }
+            Some(ToSupervisor::Signal { signal, .. }) => {
+                refuse(shared, 0, "signal", &format!("signal {signal} is none that a program may be sent")).await;
+            }
             None => refuse(shared, 0, "message", "the message is none of this protocol").await,
         }
     }
 }
 
 /// Prepares cells while there is time for it: everything else that is ready has its turn after each piece of work.
-async fn work_ahead<I>(shared: &Rc<Shared<I>>) -> Infallible {
+async fn work_ahead<I>(shared: Rc<Shared<I>>) {
     loop {
         let ahead = shared.service.borrow_mut().supervisor.work_ahead();
         match ahead {
@@ -150,10 +196,11 @@ async fn work_ahead<I>(shared: &Rc<Shared<I>>) -> Infallible {
 async fn refuse<I>(shared: &Rc<Shared<I>>, job: u64, field: &str, text: &str) {
     tracing::warn!(target: "security", job, field, text, "refused a message of the front");
     let refused = FromSupervisor::Refused { job, field: field.to_owned(), message: text.to_owned(), hint: None };
-    let _gone = shared.answers.send((refused, None)).await;
+    shared.answer(refused, None).await;
 }
 
-async fn write_front(socket: &AsyncFd<OwnedFd>, mut outgoing: mpsc::Receiver<Answer>) -> io::Result<()> {
+async fn write_front<I>(shared: &Shared<I>, mut outgoing: mpsc::Receiver<Answer>) -> io::Result<()> {
+    let socket = &shared.socket;
     while let Some((answer, descriptor)) = outgoing.recv().await {
         // Answers are bounded in their parts; one that is too long all the same is a bug worth a loud end.
         let bytes = encode(&answer).ok_or_else(|| io::Error::other("an answer is too long"))?;
@@ -178,16 +225,17 @@ fn begin<I: Images + 'static>(
 ) -> Result<(), (u64, RequestError)> {
     let number = job.job;
     let (stop, stopped) = oneshot::channel();
+    let (signals, signaled) = mpsc::channel(SIGNALS_MAX);
     {
         let mut running = shared.running.borrow_mut();
         if number == 0 || running.contains_key(&number) {
             return Err((number, RequestError::new("job", "the job number is 0 or in use")));
         }
         let cells_max = shared.service.borrow().cells_max;
-        if running.len() >= cells_max {
+        if running.len() + shared.dying.get() >= cells_max {
             return Err((number, RequestError::new("job", format!("{cells_max} cells are running already"))));
         }
-        running.insert(number, stop);
+        running.insert(number, Strings { stop, signals });
     }
     let prepared = prepare(&mut shared.service.borrow_mut(), &job, descriptors);
     let shared = Rc::clone(shared);
@@ -203,25 +251,27 @@ fn begin<I: Images + 'static>(
         Ok((cell, plan)) => {
             shared.started.notify_one();
             tokio::task::spawn_local(async move {
-                let mut watch = Watch::new(cell, &plan);
+                let mut watch = Watch::new(cell, &plan).with_signals(signaled);
                 let stop = async {
                     match stopped.await {
                         Ok(reason) => reason,
                         Err(_) => std::future::pending().await,
                     }
                 };
-                match watch.run(stop).await {
+                match watch.run_to_outcome(stop).await {
                     Err(error) => answer_failure(&shared, number, &error).await,
                     Ok(ended) => {
-                        for problem in ended.cleanup {
+                        let carried = files::carry(&plan.files_out, &ended, || watch.take_workdir());
+                        shared.running.borrow_mut().remove(&number);
+                        shared.dying.update(|count| count + 1);
+                        let files = carried.files.as_ref().map(|bundle| wire_of(&bundle.table)).unwrap_or_default();
+                        let outcome = OutcomeWire::from(&ended);
+                        let ended = FromSupervisor::Ended { job: number, outcome, files, problems: carried.problems };
+                        shared.answer(ended, carried.files.map(|bundle| bundle.content)).await;
+                        for problem in watch.destroy().await {
                             tracing::error!(job = number, problem, "left over");
                         }
-                        let carried = files::carry(&plan.files_out, &ended.outcome, || watch.take_workdir());
-                        shared.running.borrow_mut().remove(&number);
-                        let files = carried.files.as_ref().map(|bundle| wire_of(&bundle.table)).unwrap_or_default();
-                        let outcome = OutcomeWire::from(&ended.outcome);
-                        let ended = FromSupervisor::Ended { job: number, outcome, files, problems: carried.problems };
-                        let _gone = shared.answers.send((ended, carried.files.map(|bundle| bundle.content))).await;
+                        shared.dying.update(|count| count - 1);
                     }
                 }
             });
@@ -234,7 +284,7 @@ async fn answer_failure<I>(shared: &Rc<Shared<I>>, job: u64, error: &CellError) 
     shared.running.borrow_mut().remove(&job);
     tracing::error!(job, %error, "a cell failed");
     let failed = FromSupervisor::Failed { job, step: error.step.to_owned(), message: error.to_string() };
-    let _gone = shared.answers.send((failed, None)).await;
+    shared.answer(failed, None).await;
 }
 
 enum Problem {
@@ -258,7 +308,7 @@ fn prepare<I: Images>(
     service: &mut Service<I>,
     job: &Job,
     descriptors: [Option<OwnedFd>; 4],
-) -> Result<(crate::sandbox::cell::Cell, CellPlan), Problem> {
+) -> Result<(cell::Cell, CellPlan), Problem> {
     let [Some(stdin), Some(stdout), Some(stderr), Some(content)] = descriptors else {
         return Err(RequestError::new("descriptors", "a job comes with four descriptors").into());
     };
@@ -273,7 +323,10 @@ fn prepare<I: Images>(
     let request = job.request();
     let profile = select_profile(&request, &service.profiles)?;
     let own = profile.map(|profile| profile.rootfs.as_str());
-    let rootfs = service.images.stage(&mut service.supervisor, request.rootfs.as_deref(), own)?;
+    let rootfs = match request.rootfs.as_deref().or(own).filter(|name| service.is_settled(name)) {
+        Some(name) => name.to_owned(),
+        None => service.images.stage(&mut service.supervisor, request.rootfs.as_deref(), own)?,
+    };
     let around = Surroundings { profiles: &service.profiles, host: &service.host, rootfs: &rootfs, left_out: &[] };
     let planned = plan(&request, &around)?;
     let plan = match (job.compile, planned.compile) {

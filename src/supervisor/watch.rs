@@ -9,12 +9,16 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::plan::{CellPlan, CommandOwner};
+use super::PAYLOAD_SIGNALS;
+use crate::plan::{CellPlan, CommandOwner, FilesOut};
 use crate::sandbox::cell::{Cell, CellError, StepFailure, trace_time};
+use crate::sandbox::cgroup::{CgroupError, Usage};
 use crate::sandbox::report::Report;
 use crate::sandbox::seccomp::syscall_name;
 use crate::sandbox::sequence::SEQUENCE;
@@ -51,6 +55,9 @@ pub struct Watch<'a> {
     ended_ns: Option<u64>,
     init_cpu_ns: u64,
     next_look: Option<Instant>,
+    /// Errors of a cleanup that is done already.
+    cleanup: Vec<String>,
+    signals: Option<mpsc::Receiver<i32>>,
 }
 
 /// Watches a duplicate, so that the cell itself stays free to be asked and killed meanwhile.
@@ -71,7 +78,15 @@ impl<'a> Watch<'a> {
             ended_ns: None,
             init_cpu_ns: 0,
             next_look: None,
+            cleanup: Vec::new(),
+            signals: None,
         }
+    }
+
+    /// Hands on to the program the signals that come out of `signals`, once it has started; only those of
+    /// [`PAYLOAD_SIGNALS`].
+    pub fn with_signals(self, signals: mpsc::Receiver<i32>) -> Watch<'a> {
+        Watch { signals: Some(signals), ..self }
     }
 
     /// Waits for the end of the cell and destroys it. `stop` may end it before its time.
@@ -79,11 +94,52 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// A step of the sequence failed, or the cell could not be watched; it is destroyed then too.
     pub async fn run(&mut self, stop: impl Future<Output = Stop>) -> Result<Ended, CellError> {
-        let watched = self.until_dead(stop).await;
+        let watched = self.until_dead(stop, false).await;
         self.take_reports();
-        let (usage, cleanup) = self.cell.finish();
-        let cleanup: Vec<String> = cleanup.iter().map(|error| chain(error)).collect();
+        let (usage, cleanup) = self.finish();
         watched.map_err(|error| CellError::new("watch", error))?;
+        Ok(Ended { outcome: self.conclude(usage)?, cleanup })
+    }
+
+    /// As [`Watch::run`], but returns as soon as the facts are known and final: with a payload that leaves no process
+    /// behind that is when it has ended, and the kernel still takes the cell apart. [`Watch::destroy`] then waits for that.
+    ///
+    /// # Errors
+    /// As [`Watch::run`].
+    pub async fn run_to_outcome(&mut self, stop: impl Future<Output = Stop>) -> Result<Outcome, CellError> {
+        let watched = self.until_dead(stop, true).await;
+        self.take_reports();
+        let over = watched.map_err(|error| CellError::new("watch", error))?;
+        let usage = match over {
+            Over::Facts => self.cell.usage(),
+            Over::Dead => {
+                let (usage, cleanup) = self.finish();
+                self.cleanup = cleanup;
+                usage
+            }
+        };
+        self.conclude(usage)
+    }
+
+    /// Waits until the cell is dead and destroys it; the errors of the cleanup.
+    pub async fn destroy(&mut self) -> Vec<String> {
+        // init leaves by itself; this holds whatever it does. A cell that cannot be waited for here is below.
+        self.cell.kill();
+        if let Ok(dead) = readable(self.cell.pidfd()) {
+            let _dead = dead.readable().await;
+        }
+        let mut cleanup = std::mem::take(&mut self.cleanup);
+        cleanup.extend(self.finish().1);
+        cleanup
+    }
+
+    fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<String>) {
+        let (usage, cleanup) = self.cell.finish();
+        (usage, cleanup.iter().map(|error| chain(error)).collect())
+    }
+
+    /// The facts of a cell that is over, with what it used.
+    fn conclude(&mut self, usage: Result<Usage, CgroupError>) -> Result<Outcome, CellError> {
         let mut outcome = std::mem::take(&mut self.outcome);
         if let Some(failure) = self.failure.take() {
             outcome = Watch::judge_failure(self.plan, outcome, failure)?;
@@ -106,7 +162,7 @@ impl<'a> Watch<'a> {
         outcome.processes_peak = usage.processes_peak.unwrap_or(2).saturating_sub(1).max(1);
         outcome.oom_kills = outcome.oom_kills.max(usage.oom_kills);
         outcome.process_limit_hits = usage.process_limit_hits;
-        Ok(Ended { outcome, cleanup })
+        Ok(outcome)
     }
 
     /// The work directory of a compile step, once the cell is dead.
@@ -120,7 +176,7 @@ impl<'a> Watch<'a> {
         match failure.errno().filter(|_| Some(failure.step) == execute) {
             Some(errno) if plan.command.owner == CommandOwner::Author => {
                 // The shell's convention: 127 for what is not there, 126 for what cannot be executed.
-                let code = if errno == nix::errno::Errno::ENOENT { 127 } else { 126 };
+                let code = if errno == Errno::ENOENT { 127 } else { 126 };
                 outcome.exit = Some(Exit::Code(code));
                 outcome.exec_errno = Some(errno as i32);
                 Ok(outcome)
@@ -134,25 +190,33 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn until_dead(&mut self, stop: impl Future<Output = Stop>) -> io::Result<()> {
+    /// With `early` returns as soon as the facts are final; those of a cell that files come out of never are before its
+    /// death, because its work directory is read then.
+    async fn until_dead(&mut self, stop: impl Future<Output = Stop>, early: bool) -> io::Result<Over> {
+        let early = early && self.plan.files_out == FilesOut::None;
         let control = readable(self.cell.control())?;
         let dead = readable(self.cell.pidfd())?;
         let out_of_memory = self.cell.oom_event().map(readable).transpose()?;
         let mut deadline = Instant::now() + START_TIME_MAX;
         let mut hung_up = false;
         let mut memory_is_out = false;
+        let mut signals = self.signals.take();
         tokio::pin!(stop);
         let mut stopped = false;
         loop {
             let look = self.next_look;
             tokio::select! {
                 biased;
-                // Only the start is waited for: what init reports later is read when something else happens, and at the
-                // latest when the cell is dead.
-                ready = control.readable(), if !hung_up && self.started.is_none() => {
+                // Unless there is a hurry only the start is waited for: what init reports later is read when something
+                // else happens, and at the latest when the cell is dead.
+                ready = control.readable(), if !hung_up && (early || self.started.is_none()) => {
                     ready?.clear_ready();
+                    let waiting = self.started.is_none();
                     hung_up = !self.take_reports();
-                    if let Some((_, at)) = self.started {
+                    if early && self.ended_ns.is_some() && self.cell.is_over() {
+                        return Ok(Over::Facts);
+                    }
+                    if waiting && let Some((_, at)) = self.started {
                         deadline = at + self.plan.limits.wall_time;
                         self.next_look = Some(at + self.pause_for(self.plan.limits.cpu_time));
                     }
@@ -162,7 +226,7 @@ impl<'a> Watch<'a> {
                     if let Some(ended_ns) = self.ended_ns {
                         trace_time("kernel", "end_cell", sys::monotonic_ns().saturating_sub(ended_ns));
                     }
-                    return Ok(());
+                    return Ok(Over::Dead);
                 }
                 // v1 tells first, then kills and counts; the count is what the verdict shows, so it is waited for.
                 () = next_event(out_of_memory.as_ref()), if !memory_is_out => memory_is_out = true,
@@ -175,6 +239,7 @@ impl<'a> Watch<'a> {
                     stopped = true;
                     self.stop(reason);
                 }
+                signal = next_signal(&mut signals), if self.started.is_some() => self.signal(signal),
                 () = sleep_until(deadline), if self.outcome.stop.is_none() => {
                     if self.started.is_none() {
                         let message = format!("the payload did not start within {START_TIME_MAX:?}");
@@ -197,6 +262,14 @@ impl<'a> Watch<'a> {
             self.outcome.stop = Some(reason);
         }
         self.cell.kill();
+    }
+
+    fn signal(&self, signal: i32) {
+        let sent = if PAYLOAD_SIGNALS.contains(&signal) { self.cell.signal(signal) } else { Err(Errno::EINVAL) };
+        if let Err(errno) = sent {
+            // ESRCH: it has ended meanwhile, which its report will tell.
+            tracing::debug!(signal, %errno, "a signal did not reach the program");
+        }
     }
 
     /// Looks at the CPU clock, and at memory where nobody else does.
@@ -273,12 +346,31 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// What there is no more of.
+enum Over {
+    /// The facts are final.
+    Facts,
+    /// The cell is dead.
+    Dead,
+}
+
 /// Completes when the kernel says that the cell is out of memory; never, where it does not say so.
 async fn next_event(out_of_memory: Option<&AsyncFd<OwnedFd>>) {
     match out_of_memory {
         Some(event) => drop(event.readable().await),
         None => std::future::pending().await,
     }
+}
+
+/// The next signal for the program; never, when none will come.
+async fn next_signal(signals: &mut Option<mpsc::Receiver<i32>>) -> i32 {
+    if let Some(receiver) = signals {
+        if let Some(signal) = receiver.recv().await {
+            return signal;
+        }
+        *signals = None;
+    }
+    std::future::pending().await
 }
 
 fn exit_of(status: i32) -> Exit {

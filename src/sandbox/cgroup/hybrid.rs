@@ -417,6 +417,10 @@ impl CellGroup for HybridCell {
         self.trees.cpuacct().read_number(&self.name, "cpuacct.usage").map(Duration::from_nanos)
     }
 
+    fn processes(&self) -> Result<Option<u64>, CgroupError> {
+        self.trees.pids().read_number(&self.name, "pids.current").map(Some)
+    }
+
     fn oom_kills(&self) -> Result<u64, CgroupError> {
         self.trees.memory().read_keyed(&self.name, "memory.oom_control", "oom_kill")
     }

@@ -160,6 +160,8 @@ pub trait CellGroup: Send + fmt::Debug {
     fn usage(&self) -> Result<Usage, CgroupError>;
     /// The CPU time of all processes of the cell, dead ones included.
     fn cpu_time(&self) -> Result<Duration, CgroupError>;
+    /// Processes and threads now; `None` where nobody counts them.
+    fn processes(&self) -> Result<Option<u64>, CgroupError>;
     /// How many processes the OOM killer ended.
     fn oom_kills(&self) -> Result<u64, CgroupError>;
     /// An eventfd, readable once the cell ran out of memory (or its group was removed): on v1 the kernel kills one

@@ -105,6 +105,10 @@ impl CellGroup for NoCell {
         self.usage().map(|usage| usage.cpu_time)
     }
 
+    fn processes(&self) -> Result<Option<u64>, CgroupError> {
+        Ok(None)
+    }
+
     fn oom_kills(&self) -> Result<u64, CgroupError> {
         Ok(0)
     }

@@ -250,6 +250,10 @@ impl CellGroup for V2Cell {
         self.tree.group().read_keyed(&self.name, "cpu.stat", "usage_usec").map(Duration::from_micros)
     }
 
+    fn processes(&self) -> Result<Option<u64>, CgroupError> {
+        self.tree.group().read_number(&self.name, "pids.current").map(Some)
+    }
+
     fn oom_kills(&self) -> Result<u64, CgroupError> {
         self.tree.group().read_keyed(&self.name, "memory.events", "oom_kill")
     }
