@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::sandbox::cgroup::Choice;
+use crate::words::embedded::EMBEDDED_PROFILES;
 use crate::words::profile::{Profile, Profiles};
 use crate::words::toml_error::{self, TomlError};
 
@@ -132,15 +133,6 @@ impl Config {
         (profiles, problems)
     }
 }
-
-const EMBEDDED_PROFILES: [(&str, &str); 6] = [
-    ("sandbox-profiles/bash.toml", include_str!("../sandbox-profiles/bash.toml")),
-    ("sandbox-profiles/c.toml", include_str!("../sandbox-profiles/c.toml")),
-    ("sandbox-profiles/cpp.toml", include_str!("../sandbox-profiles/cpp.toml")),
-    ("sandbox-profiles/javascript.toml", include_str!("../sandbox-profiles/javascript.toml")),
-    ("sandbox-profiles/python.toml", include_str!("../sandbox-profiles/python.toml")),
-    ("sandbox-profiles/typescript.toml", include_str!("../sandbox-profiles/typescript.toml")),
-];
 
 fn environment_path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)

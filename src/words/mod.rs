@@ -3,6 +3,7 @@
 //! what it means ([`verdict`]).
 
 pub mod causes;
+pub mod embedded;
 pub mod host;
 pub mod limits;
 pub mod profile;
