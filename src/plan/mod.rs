@@ -164,15 +164,16 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
     let profile = select_profile(request, around.profiles)?;
     check_files(request)?;
     let limits = limits(request, profile)?;
-    let command = command::of_run(request, profile)?;
+    let command = command::of_run(request, profile, &limits)?;
     let mut files: Vec<(String, u32)> = request.files.iter().map(|file| (file.name.clone(), 0o644)).collect();
     if let Program::Source(file) = &request.program {
         files.push((file.name.clone(), 0o644));
     }
     let compile = match (profile, &request.program) {
         (Some(profile), Program::Source(source)) => profile.compile.as_ref().map(|step| {
-            let command = command::of_step(&step.command, source, profile, &[], &request.environment);
-            let mut cell = cell(around, profile.compile_limits(), command, Some(profile), &files);
+            let limits = profile.compile_limits();
+            let command = command::of_step(&step.command, source, profile, &limits, &[], &request.environment);
+            let mut cell = cell(around, limits, command, Some(profile), &files);
             cell.artifacts = step.artifacts.clone();
             cell
         }),
@@ -185,8 +186,9 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
 /// The cell that asks a toolchain for its version, with the service's default limits.
 pub fn plan_version(profile: &Profile, around: &Surroundings) -> CellPlan {
     let source = FileEntry { name: profile.source.clone(), bytes: 0 };
-    let command = command::of_step(&profile.version.command, &source, profile, &[], &[]);
-    cell(around, profile.compile_limits(), command, Some(profile), &[])
+    let limits = profile.compile_limits();
+    let command = command::of_step(&profile.version.command, &source, profile, &limits, &[], &[]);
+    cell(around, limits, command, Some(profile), &[])
 }
 
 fn cell(

@@ -13,7 +13,7 @@ macro_rules! profiles {
     };
 }
 
-profiles! { "bash" "c" "cpp" "javascript" "python" "typescript" }
+profiles! { "bash" "c" "cpp" "javascript" "lua" "perl" "php" "python" "r" "ruby" "rust" "typescript" }
 
 #[cfg(test)]
 mod tests {
