@@ -1,4 +1,4 @@
-//! Gets archives of npm and PyPI by those registries' own clients, checks each against the digest its recipe names,
+//! Gets archives of npm, PyPI and Maven Central by those registries' own clients, checks each against the digest its recipe names,
 //! and puts files of it into the tree. Nothing of an archive is ever run.
 
 use std::ffi::OsString;
@@ -22,6 +22,7 @@ use super::tree;
 enum Registry {
     Npm,
     Pypi,
+    Maven,
 }
 
 /// The platforms a wheel may be built for: those whose C library is at most as new as the images'.
@@ -48,7 +49,8 @@ impl Builder<'_> {
         for (_, recipe) in parts {
             let npm = recipe.npm.iter().map(|archive| (Registry::Npm, archive));
             let pypi = recipe.pypi.iter().map(|archive| (Registry::Pypi, archive));
-            for (registry, archive) in npm.chain(pypi) {
+            let maven = recipe.maven.iter().map(|archive| (Registry::Maven, archive));
+            for (registry, archive) in npm.chain(pypi).chain(maven) {
                 let source = registry.name();
                 let what = format!("{}@{}", archive.package, archive.version);
                 self.progress.step(&format!("{layer}: fetch {what} from {source}"));
@@ -61,8 +63,10 @@ impl Builder<'_> {
                 if got != archive.integrity {
                     return Err(RootfsError::Integrity { what, expected: archive.integrity.clone(), got });
                 }
-                self.run(&registry.unpack(archive, &file, &directory, work))?;
-                tree::remove(&file)?;
+                if let Some(unpack) = registry.unpack(archive, &file, &directory, work) {
+                    self.run(&unpack)?;
+                    tree::remove(&file)?;
+                }
                 for file in &archive.files {
                     tree::install(&directory.join(&file.from), &work.tree().join(&file.to), file.mode)?;
                 }
@@ -84,6 +88,7 @@ impl Registry {
         match self {
             Registry::Npm => "npm",
             Registry::Pypi => "pypi",
+            Registry::Maven => "maven",
         }
     }
 
@@ -112,6 +117,17 @@ impl Registry {
                 args.push(format!("{}=={}", archive.package, archive.version).into());
                 ("pip3", args, vec![("PIP_DISABLE_PIP_VERSION_CHECK", "1".into())])
             }
+            Registry::Maven => {
+                let args = vec![
+                    "--batch-mode".into(),
+                    "--quiet".into(),
+                    format!("-Dmaven.repo.local={}", work.path().join("maven").display()).into(),
+                    "dependency:copy".into(),
+                    format!("-Dartifact={}:{}", archive.package, archive.version).into(),
+                    format!("-DoutputDirectory={}", directory.display()).into(),
+                ];
+                ("mvn", args, Vec::new())
+            }
         };
         call(program, args, env, directory, work)
     }
@@ -122,11 +138,12 @@ impl Registry {
                 let bytes = fs::read(file).map_err(RootfsError::io("read", file))?;
                 Ok(format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode(Sha512::digest(bytes))))
             }
-            Registry::Pypi => Ok(format!("sha256:{}", file_sha256(file, &mut |_| Ok(()))?)),
+            Registry::Pypi | Registry::Maven => Ok(format!("sha256:{}", file_sha256(file, &mut |_| Ok(()))?)),
         }
     }
 
-    fn unpack(self, archive: &Archive, file: &Path, directory: &Path, work: &WorkDirectory) -> ToolCall {
+    /// `None`: the archive itself is what is wanted, a jar.
+    fn unpack(self, archive: &Archive, file: &Path, directory: &Path, work: &WorkDirectory) -> Option<ToolCall> {
         let (program, args): (_, Vec<OsString>) = match self {
             Registry::Npm => {
                 let mut args = vec!["-xzf".into(), file.into(), "--no-same-owner".into(), "--".into()];
@@ -136,8 +153,9 @@ impl Registry {
             Registry::Pypi => {
                 ("python3", vec!["-m".into(), "zipfile".into(), "-e".into(), file.into(), directory.into()])
             }
+            Registry::Maven => return None,
         };
-        call(program, args, Vec::new(), directory, work)
+        Some(call(program, args, Vec::new(), directory, work))
     }
 }
 

@@ -8,7 +8,7 @@ macro_rules! recipes {
     };
 }
 
-recipes! { "base" "gcc" "lua" "node" "perl" "php" "python" "r" "ruby" "rust" }
+recipes! { "base" "cpp" "csharp" "elixir" "gcc" "go" "haskell" "java" "kotlin" "lua" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" }
 
 #[cfg(test)]
 mod tests {

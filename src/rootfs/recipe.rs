@@ -71,6 +71,8 @@ pub struct LayerRecipe {
     #[serde(default)]
     pub pypi: Vec<Archive>,
     #[serde(default)]
+    pub maven: Vec<Archive>,
+    #[serde(default)]
     pub file: Vec<TextFile>,
     #[serde(default)]
     pub link: Vec<Link>,
@@ -78,13 +80,15 @@ pub struct LayerRecipe {
     pub command: Vec<Command>,
 }
 
-/// Files out of a package of a registry: an archive of npm (fetched by `npm pack`), a wheel of PyPI (`pip download`).
+/// Files out of a package of a registry: an archive of npm (fetched by `npm pack`), a wheel of PyPI (`pip download`), a
+/// jar of Maven Central (`mvn dependency:copy`), which is not unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
+    /// Maven's way: `group:artifact`.
     pub package: String,
     pub version: String,
-    /// npm's way: `sha512-` and the digest in base64. PyPI's: `sha256:` and the digest in hexadecimal.
+    /// npm's way: `sha512-` and the digest in base64. The others: `sha256:` and the digest in hexadecimal.
     pub integrity: String,
     /// The machine its binaries are for, in Rust's words (`x86_64`).
     pub architecture: String,
@@ -277,7 +281,7 @@ impl LayerRecipe {
     fn check(&self) -> std::result::Result<(), String> {
         let removed = self.remove.iter();
         let linked = self.link.iter().map(|link| &link.path);
-        let archived = || self.npm.iter().chain(&self.pypi).flat_map(|archive| &archive.files);
+        let archived = || self.npm.iter().chain(&self.pypi).chain(&self.maven).flat_map(|archive| &archive.files);
         let unpacked = archived().flat_map(|file| [&file.to, &file.from]).filter(|path| *path != ".");
         let written = self.file.iter().map(|file| &file.path);
         for path in removed.chain(linked).chain(unpacked).chain(written).chain(&self.keep_etc) {

@@ -43,6 +43,7 @@ pub fn package_of(program: &str) -> &str {
         "mkfs.erofs" => "erofs-utils",
         "setpriv" | "unshare" => "util-linux",
         "pip3" => "python3-pip",
+        "mvn" => "maven",
         other => other,
     }
 }

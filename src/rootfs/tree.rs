@@ -18,7 +18,8 @@ use super::recipe::{Link, TextFile};
 pub const BUILD_EPOCH: i64 = 1_767_225_600;
 
 /// Directories that stay at the top; a package's /boot, /home, /srv… go.
-const TOP_LEVEL: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt"];
+/// /node_modules is where Node finds packages for every program, whichever way it asks for them.
+const TOP_LEVEL: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt", "node_modules"];
 
 pub fn make_link(tree: &Path, link: &Link) -> Result<()> {
     let path = tree.join(&link.path);

@@ -13,7 +13,7 @@ macro_rules! profiles {
     };
 }
 
-profiles! { "bash" "c" "cpp" "javascript" "lua" "perl" "php" "python" "r" "ruby" "rust" "typescript" }
+profiles! { "bash" "c" "cpp" "csharp" "elixir" "erlang" "go" "haskell" "java" "javascript" "kotlin" "lua" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" "typescript" }
 
 #[cfg(test)]
 mod tests {
