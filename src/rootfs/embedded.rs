@@ -8,7 +8,7 @@ macro_rules! recipes {
     };
 }
 
-recipes! { "base" "cpp" "csharp" "elixir" "gcc" "go" "haskell" "java" "kotlin" "lua" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" }
+recipes! { "base" "cpp" "csharp" "elixir" "gcc" "go" "haskell" "java" "kotlin" "lua" "native" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" "swift" }
 
 #[cfg(test)]
 mod tests {
