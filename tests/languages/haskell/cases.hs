@@ -39,7 +39,8 @@ main = do
 hoard :: [Bytes.ByteString] -> IO ()
 hoard list = do
   let block = Bytes.replicate 1048576 (fromIntegral (length list))
-  hoard =<< evaluate (block : list)
+  _ <- evaluate block
+  hoard (block : list)
 
 spin :: Integer -> IO ()
 spin n = evaluate (n + 1) >>= spin
