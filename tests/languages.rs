@@ -102,6 +102,19 @@ fn every_language_has_a_corpus() {
 }
 
 #[test]
+fn a_runtime_with_a_heap_of_its_own_is_told_the_limit_of_its_step() {
+    let language = languages().into_iter().find(|language| language.profile.name == "java").unwrap();
+    let output = run_with(
+        sandboxd().args(["run", "--rootfs", "host", "--dry-run", "--memory", "300M"]).arg(language.program("hello")),
+        b"",
+        Duration::from_secs(60),
+    );
+    let said = text(&output.stdout);
+    let (compile, run) = said.split_once("\nrun in image host:\n").unwrap();
+    assert!(compile.contains("-XX:MaxRAM=536870912") && run.contains("-XX:MaxRAM=314572800"), "{said}");
+}
+
+#[test]
 fn every_language_passes_the_corpus() {
     if !is_root() {
         return;
