@@ -8,7 +8,7 @@ RELEASE := target/release/sandboxd
 BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench rootfs rootfs-all check lint man install clean
+.PHONY: help build run test bench rootfs rootfs-all languages check lint man install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,12 +18,12 @@ build: ## Build the program: target/release/sandboxd
 	$(BUILD_RELEASE)
 
 run: build ## Run examples/hello.py in a complete sandbox
-	@scripts/setup mmdebstrap mkfs.erofs
+	@scripts/setup mmdebstrap mkfs.erofs pip3
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build python
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
 test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm linux.uml setpriv unshare python3 chromium chromedriver curl
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
@@ -35,13 +35,17 @@ bench: ## Measure cells against the bare command and bubblewrap (minutes)
 	cp $(RELEASE) target/sandboxd-measured
 	SANDBOXD_BIN=$(CURDIR)/target/sandboxd-measured $(CARGO) bench
 
-rootfs: build ## Build the images of all languages known to this version
-	@scripts/setup mmdebstrap mkfs.erofs npm
+rootfs: build ## Build the images of the default set of languages
+	@scripts/setup mmdebstrap mkfs.erofs npm pip3
 	$(RELEASE) --rootfs-dir $(STORE) rootfs build
 
-rootfs-all: build ## Build every image there is a recipe for
-	@scripts/setup mmdebstrap mkfs.erofs npm
+rootfs-all: build ## Build every image there is a recipe for; begins where it was interrupted
+	@scripts/setup mmdebstrap mkfs.erofs npm pip3 mvn
 	$(RELEASE) --rootfs-dir $(STORE) rootfs build --all
+
+languages: ## Run the corpus of every language built and write the table of rootfs/LANGUAGES.md
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_LANGUAGES_TABLE=$(CURDIR)/rootfs/LANGUAGES.md \
+		$(CARGO) test --test languages -- every_language_passes_the_corpus
 
 check: build ## Say what this machine can enforce
 	$(RELEASE) --rootfs-dir $(STORE) check

@@ -678,7 +678,7 @@ fn the_object_has_the_same_fields_for_every_language() {
         ),
         ("bash", "base", "main.sh", "echo hi"),
         ("c", "gcc", "main.c", "#include <stdio.h>\nint main(void) { puts(\"hi\"); }"),
-        ("cpp", "gcc", "main.cpp", "#include <iostream>\nint main() { std::cout << \"hi\\n\"; }"),
+        ("cpp", "cpp", "main.cpp", "#include <iostream>\nint main() { std::cout << \"hi\\n\"; }"),
     ];
     for (language, image, name, code) in hello {
         if !has_image(image) {

@@ -39,7 +39,7 @@ pub enum RootfsCommand {
                   not built again.\n\nExamples:\n  sandboxd rootfs build\n  sandboxd rootfs build --force python"
 )]
 pub struct BuildArguments {
-    /// The images [default: those that the language profiles need]
+    /// The images [default: those that the language profiles need, without the optional ones]
     #[arg(value_name = "NAME", conflicts_with = "all")]
     names: Vec<String>,
     /// Every image there is a recipe for
@@ -124,7 +124,7 @@ fn build_images(config: &Config, arguments: &BuildArguments) -> anyhow::Result<E
     let profiles = profiles(config);
     let names: Vec<String> = match (arguments.names.as_slice(), arguments.all) {
         (_, true) => recipes.names().map(str::to_owned).collect(),
-        ([], false) => needed(&profiles),
+        ([], false) => needed(&profiles, &recipes),
         (names, false) => names.to_vec(),
     };
     // A slip in the last name should not show after the first has been built.
@@ -163,10 +163,10 @@ fn build_images(config: &Config, arguments: &BuildArguments) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The images that the profiles name, each once.
-fn needed(profiles: &Profiles) -> Vec<String> {
+/// The images that the profiles name, each once, without those whose recipe says that they are optional.
+fn needed(profiles: &Profiles, recipes: &Recipes) -> Vec<String> {
     let mut names: Vec<String> = profiles.iter().map(|profile| profile.rootfs.clone()).collect();
-    names.retain(|name| name != HOST_IMAGE);
+    names.retain(|name| name != HOST_IMAGE && !recipes.get(name).is_ok_and(|recipe| recipe.optional));
     names.sort();
     names.dedup();
     names

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use super::c_string;
+use crate::words::limits::Limits;
 use crate::words::profile::Profile;
 use crate::words::request::{FileEntry, Program, Request, RequestError, bounds};
 
@@ -31,7 +32,7 @@ pub enum CommandOwner {
 }
 
 /// The command of the run step.
-pub(super) fn of_run(request: &Request, profile: Option<&Profile>) -> Result<Command, RequestError> {
+pub(super) fn of_run(request: &Request, profile: Option<&Profile>, limits: &Limits) -> Result<Command, RequestError> {
     for bytes in &request.arguments {
         c_string(bytes, "args")?;
     }
@@ -45,7 +46,7 @@ pub(super) fn of_run(request: &Request, profile: Option<&Profile>) -> Result<Com
     }
     let command = match (&request.program, profile) {
         (Program::Source(source), Some(profile)) => {
-            of_step(&profile.run.command, source, profile, &request.arguments, &request.environment)
+            of_step(&profile.run.command, source, profile, limits, &request.arguments, &request.environment)
         }
         (Program::Source(_), None) => return Err(RequestError::new("language", "a source file needs a language")),
         (Program::Command(words), profile) => {
@@ -78,11 +79,12 @@ pub(super) fn of_run(request: &Request, profile: Option<&Profile>) -> Result<Com
     Ok(command)
 }
 
-/// A profile's command with `{source}` filled in, followed by `arguments`.
+/// A profile's command with `{source}` and `{memory_bytes}` filled in, followed by `arguments`.
 pub(super) fn of_step(
     words: &[String],
     source: &FileEntry,
     profile: &Profile,
+    limits: &Limits,
     arguments: &[Vec<u8>],
     extra: &[(Vec<u8>, Vec<u8>)],
 ) -> Command {
@@ -90,7 +92,10 @@ pub(super) fn of_step(
     // Names and arguments were checked to hold no NUL, and a TOML string cannot; an empty string stands for nothing.
     let plain = |text: String| CString::new(text).unwrap_or_default();
     let first = words.first().cloned().unwrap_or_default();
-    let own = words.iter().map(|word| plain(word.replace("{source}", &path)));
+    let memory_bytes = limits.memory_bytes.to_string();
+    // The source last: its name is the request's and may itself hold a word in braces.
+    let fill = |word: &String| plain(word.replace("{memory_bytes}", &memory_bytes).replace("{source}", &path));
+    let own = words.iter().map(fill);
     let owner = if first.starts_with(WORKDIR) { CommandOwner::Author } else { CommandOwner::Profile };
     Command {
         candidates: candidates(first.as_bytes()),

@@ -180,13 +180,13 @@ pub fn plan(request: &Request, around: &Surroundings) -> Result<Plan, RequestErr
     if request.purpose == Purpose::Check {
         return plan_check(request, profile, &files, around);
     }
-    let command = command::of_run(request, profile)?;
+    let command = command::of_run(request, profile, &limits)?;
     let compile = match (profile, &request.program) {
         (Some(profile), Program::Source(source)) => match &profile.compile {
             Some(step) => {
                 let limits = profile.compile_limits().overlay(&request.compile_limits);
                 let limits = limits.check(&profile.greatest_limits(), &profile.name).map_err(refused_limit)?;
-                let command = command::of_step(&step.command, source, profile, &[], &request.environment);
+                let command = command::of_step(&step.command, source, profile, &limits, &[], &request.environment);
                 let mut cell = cell(around, limits, command, Some(profile), &files);
                 cell.files_out = FilesOut::Artifacts(step.artifacts.clone());
                 Some(cell)
@@ -219,7 +219,7 @@ fn plan_check(
         RequestError::new("language", format!("{} has no check of its syntax", profile.name))
             .hint(format!("languages that have one: {}", names.join(", ")))
     })?;
-    let command = command::of_step(&check.command, source, profile, &[], &[]);
+    let command = command::of_step(&check.command, source, profile, &limits, &[], &[]);
     let run = cell(around, profile.compile_limits(), command, Some(profile), files);
     Ok(Plan { language: Some(profile.name.clone()), rootfs: around.rootfs.to_owned(), compile: None, run })
 }
@@ -227,8 +227,9 @@ fn plan_check(
 /// The cell that asks a toolchain for its version, with the service's default limits.
 pub fn plan_version(profile: &Profile, around: &Surroundings) -> CellPlan {
     let source = FileEntry { name: profile.source.clone(), bytes: 0 };
-    let command = command::of_step(&profile.version.command, &source, profile, &[], &[]);
-    cell(around, profile.compile_limits(), command, Some(profile), &[])
+    let limits = profile.compile_limits();
+    let command = command::of_step(&profile.version.command, &source, profile, &limits, &[], &[]);
+    cell(around, limits, command, Some(profile), &[])
 }
 
 fn cell(

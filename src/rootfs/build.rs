@@ -131,7 +131,8 @@ impl Builder<'_> {
         self.check_space(layer, &parts)?;
         let work = WorkDirectory::create(self.store.tmp().join(format!("{}-{layer}", std::process::id())))?;
         let mut packages = self.fetch_debian_packages(layer, &parts, &work)?;
-        packages.extend(self.fetch_npm_archives(layer, &parts, &work)?);
+        packages.extend(self.fetch_archives(layer, &parts, &work)?);
+        self.write_files(&parts, &work)?;
         self.make_links(&parts, &work)?;
         self.run_commands(layer, &parts, &work)?;
         self.settle_tree(layer, &parts, &work)?;
@@ -165,13 +166,23 @@ impl Builder<'_> {
         }
     }
 
+    fn write_files(&mut self, parts: &[(&str, &LayerRecipe)], work: &WorkDirectory) -> Result<()> {
+        let files = parts.iter().flat_map(|(_, recipe)| &recipe.file);
+        files.into_iter().try_for_each(|file| tree::write_text_file(&work.tree(), file))
+    }
+
     fn make_links(&mut self, parts: &[(&str, &LayerRecipe)], work: &WorkDirectory) -> Result<()> {
         let links = parts.iter().flat_map(|(_, recipe)| &recipe.link);
         links.into_iter().try_for_each(|link| tree::make_link(&work.tree(), link))
     }
 
     fn run_commands(&mut self, layer: &str, parts: &[(&str, &LayerRecipe)], work: &WorkDirectory) -> Result<()> {
-        for command in parts.iter().flat_map(|(_, recipe)| &recipe.command) {
+        // A tool that writes down another file's time shall write down the one that file will have.
+        tree::settle_times(&work.tree())?;
+        let own = |name: &str| name == layer;
+        let commands =
+            parts.iter().flat_map(|(name, recipe)| recipe.command.iter().map(move |command| (*name, command)));
+        for (_, command) in commands.filter(|(name, command)| own(name) || !command.once) {
             let program = command.run.first().map(String::as_str).unwrap_or_default();
             self.run_inside(layer, program, &command.run[1..], work)?;
         }

@@ -375,3 +375,75 @@ fn a_killed_build_leaves_nothing_that_is_used_and_the_next_one_sweeps() {
     assert_eq!(fs::read_dir(at.join("store/tmp")).unwrap().count(), 0);
     assert!(store.image("base").is_ok());
 }
+
+/// `pip3 download … --dest=DIRECTORY WHEEL==1.0`, and `python3 -m zipfile -e WHEEL DIRECTORY`.
+const PIP: &str = "#!/bin/sh\nfor word; do case $word in --dest=*) echo wheel > ${word#--dest=}/w.whl ;; esac; done\n";
+const UNZIP: &str =
+    "#!/bin/sh\nmkdir -p $5/pack/bin\necho 1 > $5/pack/bin/tool\nchmod 700 $5/pack/bin/tool\necho 2 > $5/pack/text\n";
+/// `chroot TREE /mark` counts how often it was called there.
+const CHROOT: &str = "#!/bin/sh\necho once more >> $1/usr/lib/$2\n";
+
+fn with_tools(bench: &Bench) {
+    for (name, script) in [("pip3", PIP), ("python3", UNZIP), ("chroot", CHROOT)] {
+        let path = bench.directory.path().join("bin").join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+fn wheel(digest: &str) -> String {
+    let arch = std::env::consts::ARCH;
+    format!(
+        "{TOP}[[layer.pypi]]\npackage = 'w'\nversion = '1.0'\nintegrity = 'sha256:{digest}'\narchitecture = '{arch}'\n\
+         files = [{{ from = 'pack', to = 'usr/lib/pack' }}]\n\
+         [[layer.file]]\npath = 'usr/lib/note'\nmode = 0o755\ncontent = 'text'\nreason = 'r'\n"
+    )
+}
+
+#[test]
+fn wheels_and_texts_get_into_the_layer_with_their_modes_and_a_wrong_digest_is_refused() {
+    let mut bench = Bench::new("");
+    with_tools(&bench);
+    let recipe = bench.directory.path().join("recipes/top.toml");
+    fs::write(&recipe, wheel("0000")).unwrap();
+    bench.recipes = Recipes::load(recipe.parent()).unwrap();
+    let error = bench.try_build("top", &directory_format()).unwrap_err();
+    let RootfsError::Integrity { what, got, .. } = &error else { panic!("{error}") };
+    assert_eq!(what, "w@1.0");
+    assert!(bench.store.image("top").is_err() && bench.left_in_tmp() == 0);
+
+    fs::write(&recipe, wheel(got.trim_start_matches("sha256:"))).unwrap();
+    bench.recipes = Recipes::load(recipe.parent()).unwrap();
+    let layer = bench.build("top").image.layers[1].path.join("usr/lib");
+    let mode = |path: &str| layer.join(path).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(
+        [mode("pack/bin/tool"), mode("pack/text"), mode("pack/bin"), mode("note")],
+        [0o755, 0o644, 0o755, 0o755]
+    );
+    let packages = &bench.store.layer_manifests("top").unwrap()[1].packages;
+    assert_eq!(packages.last().map(|package| (&*package.source, &*package.name)), Some(("pypi", "w")));
+}
+
+#[test]
+fn a_command_marked_once_is_not_run_for_the_layers_above() {
+    let mut bench = Bench::new("");
+    with_tools(&bench);
+    let recipes = bench.directory.path().join("recipes");
+    let command =
+        |name: &str, once: bool| format!("[[layer.command]]\nrun = ['{name}']\nreason = 'r'\nonce = {once}\n");
+    fs::write(recipes.join("base.toml"), format!("{BASE}{}{}", command("first", true), command("always", false)))
+        .unwrap();
+    fs::write(recipes.join("top.toml"), format!("{TOP}{}", command("first", true))).unwrap();
+    bench.recipes = Recipes::load(Some(&recipes)).unwrap();
+    let layers = bench.build("top").image.layers;
+    let ran = |layer: usize, name: &str| fs::read_to_string(layers[layer].path.join("usr/lib").join(name)).ok();
+    let times = |count: usize| Some("once more\n".repeat(count));
+    assert_eq!([ran(0, "first"), ran(0, "always")], [times(1), times(1)]);
+    // What came out the same as below is not in the layer above; `first` was run there for its own recipe alone.
+    assert_eq!([ran(1, "first"), ran(1, "always")], [None, None]);
+    fs::write(recipes.join("top.toml"), format!("{TOP}{}", command("always", false))).unwrap();
+    bench.recipes = Recipes::load(Some(&recipes)).unwrap();
+    let layers = bench.build("top").image.layers;
+    assert_eq!(fs::read_to_string(layers[1].path.join("usr/lib/always")).ok(), times(2));
+    assert!(!layers[1].path.join("usr/lib/first").exists());
+}

@@ -58,7 +58,7 @@ pub struct LayerManifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// `debian` or `npm`.
+    /// `debian`, `npm`, `pypi` or `maven`.
     pub source: String,
     pub name: String,
     pub version: String,

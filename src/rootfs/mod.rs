@@ -23,9 +23,11 @@
 //! run; a file of the store is written under `tmp/`, flushed, and renamed into place, so a build that was killed
 //! at any instant has changed nothing.
 
+mod archive;
 mod build;
 #[cfg(test)]
 mod build_tests;
+mod embedded;
 mod error;
 mod etc;
 mod fetch;

@@ -8,18 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::embedded::EMBEDDED;
 use super::error::{Result, RootfsError};
 use super::listing::hex;
 
 /// Part of every recipe digest: to be raised whenever the builder makes something else of the same recipe.
 const BUILDER_VERSION: u32 = 1;
-
-const EMBEDDED: &[(&str, &str)] = &[
-    ("base", include_str!("../../rootfs/base.toml")),
-    ("gcc", include_str!("../../rootfs/gcc.toml")),
-    ("node", include_str!("../../rootfs/node.toml")),
-    ("python", include_str!("../../rootfs/python.toml")),
-];
 
 /// All recipes that are known: the embedded ones and the operator's.
 #[derive(Debug, Clone)]
@@ -39,10 +33,14 @@ pub struct Recipe {
     pub description: String,
     /// Bottom first; the last is this recipe's own layer, if it has one.
     pub layers: Vec<String>,
+    /// Left out of the default set: built when named, or with all.
+    #[serde(default)]
+    pub optional: bool,
     pub layer: Option<LayerRecipe>,
 }
 
-/// What is put into a layer. Paths in `remove`, `link` and `npm` are relative to the root.
+/// What is put into a layer, in this order: packages, archives, files, links, then the commands run, and `remove` takes
+/// away. Paths in `remove`, `link`, `file` and of archives are relative to the root.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerRecipe {
@@ -51,6 +49,9 @@ pub struct LayerRecipe {
     /// Debian packages; what they depend on comes along.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// Of those, the ones (`*` allowed) whose newer version in the release's backports is taken.
+    #[serde(default)]
+    pub backports: Vec<String>,
     /// dpkg path-exclude patterns, in force for this layer and those above.
     #[serde(default)]
     pub exclude: Vec<String>,
@@ -66,32 +67,54 @@ pub struct LayerRecipe {
     /// Needed below the store while building.
     pub build_space_mb: u64,
     #[serde(default)]
-    pub npm: Vec<NpmArchive>,
+    pub npm: Vec<Archive>,
+    #[serde(default)]
+    pub pypi: Vec<Archive>,
+    #[serde(default)]
+    pub maven: Vec<Archive>,
+    #[serde(default)]
+    pub file: Vec<TextFile>,
     #[serde(default)]
     pub link: Vec<Link>,
     #[serde(default)]
     pub command: Vec<Command>,
 }
 
-/// Files out of a package of the npm registry, fetched by `npm pack`.
+/// Files out of a package of a registry: an archive of npm (fetched by `npm pack`), a wheel of PyPI (`pip download`), a
+/// jar of Maven Central (`mvn dependency:copy`), which is not unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NpmArchive {
+pub struct Archive {
+    /// Maven's way: `group:artifact`.
     pub package: String,
     pub version: String,
-    /// As npm writes it: `sha512-` and the digest in base64.
+    /// npm's way: `sha512-` and the digest in base64. The others: `sha256:` and the digest in hexadecimal.
     pub integrity: String,
     /// The machine its binaries are for, in Rust's words (`x86_64`).
     pub architecture: String,
-    pub files: Vec<NpmFile>,
+    /// A wheel's Python release; by default the images' own.
+    pub python: Option<String>,
+    pub files: Vec<ArchivedFile>,
 }
 
+/// A file, or a whole directory (`.` is all of a wheel).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NpmFile {
+pub struct ArchivedFile {
     pub from: String,
     pub to: String,
+    /// Of a file. What is in a directory becomes 0755 if it is executable in the archive, else 0644.
+    pub mode: Option<u32>,
+}
+
+/// A small file whose content the recipe itself says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextFile {
+    pub path: String,
     pub mode: u32,
+    pub content: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +131,9 @@ pub struct Link {
 pub struct Command {
     pub run: Vec<String>,
     pub reason: String,
+    /// Not run again for the layers above: what it leaves is large or never twice the same, and they have it from here.
+    #[serde(default)]
+    pub once: bool,
 }
 
 /// The names of the embedded recipes, without `host`.
@@ -255,8 +281,10 @@ impl LayerRecipe {
     fn check(&self) -> std::result::Result<(), String> {
         let removed = self.remove.iter();
         let linked = self.link.iter().map(|link| &link.path);
-        let unpacked = self.npm.iter().flat_map(|npm| npm.files.iter().map(|file| &file.to));
-        for path in removed.chain(linked).chain(unpacked).chain(&self.keep_etc) {
+        let archived = || self.npm.iter().chain(&self.pypi).chain(&self.maven).flat_map(|archive| &archive.files);
+        let unpacked = archived().flat_map(|file| [&file.to, &file.from]).filter(|path| *path != ".");
+        let written = self.file.iter().map(|file| &file.path);
+        for path in removed.chain(linked).chain(unpacked).chain(written).chain(&self.keep_etc) {
             if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) || path.is_empty() {
                 return Err(format!("{path:?} must be a path relative to the root, without `..`"));
             }
@@ -267,6 +295,9 @@ impl LayerRecipe {
         }
         if let Some(package) = self.packages.iter().find(|package| !is_package_name(package)) {
             return Err(format!("{package:?} is not the name of a Debian package"));
+        }
+        if let Some(pattern) = self.backports.iter().find(|pattern| !is_package_name(&pattern.replace('*', "x"))) {
+            return Err(format!("{pattern:?} is not the name of a Debian package"));
         }
         if self.command.iter().any(|command| command.run.is_empty()) {
             return Err("a `command` has nothing to `run`".into());
@@ -332,7 +363,7 @@ mod tests {
     #[test]
     fn the_embedded_recipes_are_sound() {
         let recipes = Recipes::embedded().unwrap();
-        assert_eq!(recipes.names().collect::<Vec<_>>(), ["base", "gcc", "node", "python"]);
+        assert_eq!(recipes.names().count(), EMBEDDED.len());
         assert_eq!(recipes.get("python").unwrap().layers, ["base", "python"]);
         assert_eq!(recipes.suite("gcc").unwrap(), "trixie");
     }

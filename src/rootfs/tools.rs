@@ -42,7 +42,8 @@ pub fn package_of(program: &str) -> &str {
     match program {
         "mkfs.erofs" => "erofs-utils",
         "setpriv" | "unshare" => "util-linux",
-        "chroot" => "coreutils",
+        "pip3" => "python3-pip",
+        "mvn" => "maven",
         other => other,
     }
 }
@@ -98,13 +99,18 @@ impl SystemTools {
             words.extend([self.path_of("setpriv")?.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
             words.extend([self.path_of("unshare")?.into(), "--mount".into(), "--pid".into(), "--fork".into()]);
             words.extend(["--kill-child=KILL".into(), "--mount-proc".into()]);
-            if call.inside.is_some() {
-                words.extend(["--net".into(), "--ipc".into()]);
+            if let Some(tree) = &call.inside {
+                // The proc that --mount-proc asks for is then the tree's: a JVM does not start without.
+                words.extend(["--net".into(), "--ipc".into(), "--root".into(), tree.into(), "--wd=/".into()]);
             }
             words.push("--".into());
         }
         match &call.inside {
-            Some(tree) => words.extend([self.path_of("chroot")?.into(), tree.into(), (&call.program).into()]),
+            Some(tree) if !self.contained => words.extend([self.path_of("chroot")?.into(), tree.into()]),
+            _ => {}
+        }
+        match &call.inside {
+            Some(_) => words.push((&call.program).into()),
             None => words.push(self.path_of(&call.program)?.into()),
         }
         let mut command = Command::new(&words[0]);

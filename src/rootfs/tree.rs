@@ -12,13 +12,14 @@ use super::error::{Result, RootfsError};
 use super::etc;
 use super::host::matches_pattern;
 use super::listing::{Kind, Listing};
-use super::recipe::Link;
+use super::recipe::{Link, TextFile};
 
 /// All times in a layer: a layer built tomorrow from the same packages has the same digest. After 1980, for zip.
 pub const BUILD_EPOCH: i64 = 1_767_225_600;
 
 /// Directories that stay at the top; a package's /boot, /home, /srv… go.
-const TOP_LEVEL: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt"];
+/// /node_modules is where Node finds packages for every program, whichever way it asks for them.
+const TOP_LEVEL: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "opt", "node_modules"];
 
 pub fn make_link(tree: &Path, link: &Link) -> Result<()> {
     let path = tree.join(&link.path);
@@ -27,11 +28,28 @@ pub fn make_link(tree: &Path, link: &Link) -> Result<()> {
     symlink(&link.target, &path).map_err(RootfsError::io("make the link", &path))
 }
 
-pub fn install_file(from: &Path, to: &Path, mode: u32) -> Result<()> {
+/// Copies a file, or all that is in a directory; only files and directories can be copied.
+pub fn install(from: &Path, to: &Path, mode: Option<u32>) -> Result<()> {
+    let metadata = from.symlink_metadata().map_err(RootfsError::io("find in the archive", from))?;
+    if metadata.is_dir() {
+        make_directory(to)?;
+        set_mode(to, 0o755)?;
+        return names_in(from)?.into_iter().try_for_each(|name| install(&from.join(&name), &to.join(&name), None));
+    }
+    if !metadata.is_file() {
+        return Err(RootfsError::io("copy", from)(ErrorKind::InvalidInput.into()));
+    }
     make_parent(to)?;
     remove(to)?;
     fs::copy(from, to).map_err(RootfsError::io("copy to", to))?;
-    set_mode(to, mode)
+    let executable = metadata.mode() & 0o100 != 0;
+    set_mode(to, mode.unwrap_or(if executable { 0o755 } else { 0o644 }))
+}
+
+pub fn write_text_file(tree: &Path, file: &TextFile) -> Result<()> {
+    let path = tree.join(&file.path);
+    write_file(&path, file.content.as_bytes())?;
+    set_mode(&path, file.mode)
 }
 
 /// Drops all of /etc but the kept entries and writes the synthetic files.

@@ -13,7 +13,7 @@ macro_rules! profiles {
     };
 }
 
-profiles! { "bash" "c" "cpp" "javascript" "python" "typescript" }
+profiles! { "bash" "c" "cpp" "csharp" "d" "elixir" "erlang" "fortran" "go" "haskell" "java" "javascript" "kotlin" "lua" "ocaml" "pascal" "perl" "php" "python" "r" "ruby" "rust" "scala" "swift" "typescript" }
 
 #[cfg(test)]
 mod tests {

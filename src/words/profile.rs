@@ -46,7 +46,8 @@ pub struct Profile {
     pub syscalls: Vec<SyscallAddition>,
 }
 
-/// One command; `{source}` stands for the absolute path of the program's file. A run's arguments follow it.
+/// One command; `{source}` stands for the absolute path of the program's file, `{memory_bytes}` for the step's limit,
+/// of which runtimes with a heap of their own must know: they look at the machine's. A run's arguments follow it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {

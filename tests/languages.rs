@@ -1,0 +1,302 @@
+//! The conformance corpus: for every language whose image is built, the programs of `tests/languages/LANGUAGE/` through
+//! the real program. Each language has the same four things there:
+//!
+//! - `hello`, which prints hello;
+//! - `cases`, whose first argument says what to do: see [`CASES`];
+//! - `broken`, which no compiler or interpreter takes;
+//! - `files/`, a program of several files that starts at `main`.
+//!
+//! With SANDBOXD_LANGUAGES_TABLE=FILE the table between the markers of FILE is written anew (`make languages`).
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sandboxd::rootfs::Recipes;
+use sandboxd::words::embedded::EMBEDDED_PROFILES;
+use sandboxd::words::profile::Profile;
+use serde_json::Value;
+
+use common::{is_root, nothing_may_be_missing, run_with, sandboxd, text};
+
+/// What is expected of a run of `cases`: statuses of which one must hold, stdout, and words that stderr has.
+struct Case {
+    name: &'static str,
+    flags: &'static [&'static str],
+    arguments: &'static [&'static str],
+    stdin: &'static str,
+    statuses: &'static [&'static str],
+    stdout: Option<&'static str>,
+    stderr: &'static str,
+}
+
+const PLAIN: Case =
+    Case { name: "", flags: &[], arguments: &[], stdin: "", statuses: &["ok"], stdout: None, stderr: "" };
+
+const CASES: &[Case] = &[
+    Case { name: "echo", stdin: "first\nsecond line\n", stdout: Some("first\nsecond line\n"), ..PLAIN },
+    Case {
+        name: "args",
+        arguments: &["one", "two words", "ž*?$HOME"],
+        stdout: Some("[one]\n[two words]\n[ž*?$HOME]\n"),
+        ..PLAIN
+    },
+    Case { name: "exit", statuses: &["nonzero_exit"], ..PLAIN },
+    Case { name: "stderr", stdout: Some("to stdout\n"), stderr: "to stderr", ..PLAIN },
+    Case { name: "unicode", stdout: Some("žluťoučký 你好 🦀\n"), ..PLAIN },
+    Case { name: "output", ..PLAIN },
+    Case { name: "uncaught", statuses: &["nonzero_exit", "signaled"], stderr: "corpus failure", ..PLAIN },
+    // Either the cell's limit, or the runtime's own heap, which its profile keeps below it.
+    Case { name: "memory", statuses: &["memory_exceeded", "nonzero_exit", "signaled"], ..PLAIN },
+    Case { name: "loop", flags: &["--cpu-time", "1s"], statuses: &["cpu_time_exceeded"], ..PLAIN },
+    Case { name: "threads", stdout: Some("2002000\n"), ..PLAIN },
+    Case { name: "missing", stdout: Some("missing\n"), ..PLAIN },
+    Case { name: "workdir", stdout: Some("written\n"), ..PLAIN },
+];
+/// `hello`, `broken` and `files`, beside the cases.
+const PROGRAMS: usize = 3;
+
+struct Language {
+    profile: Profile,
+    directory: PathBuf,
+    optional: bool,
+}
+
+/// What was found out about one language.
+struct Row {
+    language: String,
+    version: String,
+    image: String,
+    compile_ms: Option<f64>,
+    run_ms: f64,
+    memory_bytes: u64,
+    failures: Vec<String>,
+}
+
+fn languages() -> Vec<Language> {
+    let recipes = Recipes::embedded().unwrap();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages");
+    let language = |(file, text): &(&str, &str)| {
+        let profile = Profile::parse(file, text).unwrap();
+        let optional = recipes.get(&profile.rootfs).unwrap().optional;
+        Language { directory: corpus.join(&profile.name), profile, optional }
+    };
+    EMBEDDED_PROFILES.iter().map(language).collect()
+}
+
+fn is_built(image: &str) -> bool {
+    let store = std::env::var_os("SANDBOXD_ROOTFS_DIR").map_or("/var/lib/sandboxd/rootfs".into(), PathBuf::from);
+    store.join("images").join(format!("{image}.json")).exists()
+}
+
+#[test]
+fn every_language_has_a_corpus() {
+    for language in languages() {
+        for program in ["hello", "cases", "broken", "files/main"] {
+            language.program(program);
+        }
+    }
+}
+
+#[test]
+fn a_runtime_with_a_heap_of_its_own_is_told_the_limit_of_its_step() {
+    let language = languages().into_iter().find(|language| language.profile.name == "java").unwrap();
+    let output = run_with(
+        sandboxd().args(["run", "--rootfs", "host", "--dry-run", "--memory", "300M"]).arg(language.program("hello")),
+        b"",
+        Duration::from_secs(60),
+    );
+    let said = text(&output.stdout);
+    let (compile, run) = said.split_once("\nrun in image host:\n").unwrap();
+    assert!(compile.contains("-XX:MaxRAM=536870912") && run.contains("-XX:MaxRAM=314572800"), "{said}");
+}
+
+#[test]
+fn every_language_passes_the_corpus() {
+    if !is_root() {
+        return;
+    }
+    let mut built = Vec::new();
+    for language in languages() {
+        match is_built(&language.profile.rootfs) {
+            true => built.push(language),
+            false if language.optional || !nothing_may_be_missing() => {
+                eprintln!("skipped: the image {} is not built", language.profile.rootfs);
+            }
+            false => panic!("the image {} of the default set is not built", language.profile.rootfs),
+        }
+    }
+    let queue = Mutex::new(built.iter());
+    let rows = Mutex::new(Vec::new());
+    let workers = if table_file().is_some() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let Some(language) = queue.lock().unwrap().next() else { return };
+                    let row = language.row();
+                    rows.lock().unwrap().push(row);
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap();
+    rows.sort_by(|a, b| a.language.cmp(&b.language));
+    if let Some(file) = table_file() {
+        write_table(&file, &rows);
+    }
+    let failures: Vec<&String> = rows.iter().flat_map(|row| &row.failures).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+impl Language {
+    /// The program's file: its extension is any of the language's.
+    fn program(&self, name: &str) -> PathBuf {
+        let candidates = self.profile.extensions.iter().map(|end| self.directory.join(format!("{name}.{end}")));
+        // Java's compiler wants the file called after its public class.
+        let upper = self.profile.extensions.iter().map(|end| self.directory.join(format!("files/Main.{end}")));
+        let upper = upper.filter(|_| name == "files/main");
+        candidates
+            .chain(upper)
+            .find(|path| path.is_file())
+            .unwrap_or_else(|| panic!("{}: no {name} with one of the language's extensions", self.directory.display()))
+    }
+
+    fn run(&self, program: &str, flags: &[&str], arguments: &[&str], stdin: &str) -> Value {
+        let mut command: Command = sandboxd();
+        // Times as long as a profile admits by default: what else this machine does is not what is tested.
+        command.args(["run", "--json", "--language", &self.profile.name, "--wall-time", "60s"]);
+        if !flags.contains(&"--cpu-time") {
+            command.args(["--cpu-time", "60s"]);
+        }
+        command.args(flags);
+        if !stdin.is_empty() {
+            command.args(["--stdin", "-"]);
+        }
+        let output =
+            run_with(command.arg(self.program(program)).args(arguments), stdin.as_bytes(), Duration::from_secs(150));
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", text(&output.stdout), text(&output.stderr)))
+    }
+
+    fn row(&self) -> Row {
+        let mut failures = Vec::new();
+        let mut expect = |what: &str, holds: bool, answer: &Value| {
+            if !holds {
+                failures.push(format!("{} {what}: {answer:.2000}", self.profile.name));
+            }
+        };
+        // The first run reads the image from the disk; the median of three others is the language's.
+        let mut hellos: Vec<Value> = (0..4).map(|_| self.run("hello", &[], &[], "")).skip(1).collect();
+        let total = |answer: &Value| milliseconds(answer) + compile(answer).map_or(0.0, milliseconds);
+        hellos.sort_by(|a, b| total(a).total_cmp(&total(b)));
+        let hello = hellos.swap_remove(1);
+        expect("hello", hello["status"] == "ok" && hello["stdout"] == "hello\n" && hello["stderr"] == "", &hello);
+
+        for case in CASES {
+            let arguments = [&[case.name], case.arguments].concat();
+            let answer = self.run("cases", case.flags, &arguments, case.stdin);
+            let status = case.statuses.iter().any(|status| answer["status"] == *status);
+            let stdout = case.stdout.is_none_or(|stdout| answer["stdout"] == stdout);
+            let stderr = answer["stderr"].as_str().is_some_and(|stderr| stderr.contains(case.stderr));
+            let special = match case.name {
+                "exit" => answer["exit_code"] == 3,
+                "output" => answer["stdout"].as_str().is_some_and(|stdout| stdout.len() == 1_000_000),
+                "memory" => ran_out_of_memory(&answer),
+                _ => true,
+            };
+            expect(case.name, status && stdout && stderr && special, &answer);
+        }
+
+        let broken = self.run("broken", &[], &[], "");
+        let step = compile(&broken).unwrap_or(&broken);
+        let status = if self.profile.compile.is_some() { "compile_error" } else { "nonzero_exit" };
+        let says = |stream: &str| step[stream].as_str().is_some_and(|text| text.contains("broken"));
+        let message = says("stderr") || says("stdout");
+        expect("broken", broken["status"] == status && message && broken["stdout"] != "unreached\n", &broken);
+
+        let files = self.run("files/main", &self.further_files(), &[], "");
+        expect("files", files["status"] == "ok" && files["stdout"] == "from helper\n", &files);
+
+        Row {
+            language: self.profile.name.clone(),
+            version: hello["version"].as_str().unwrap_or("?").to_owned(),
+            image: self.profile.rootfs.clone(),
+            compile_ms: compile(&hello).map(milliseconds),
+            run_ms: milliseconds(&hello),
+            memory_bytes: [Some(&hello), compile(&hello)]
+                .into_iter()
+                .flatten()
+                .filter_map(|step| step["usage"]["memory_peak_bytes"].as_u64())
+                .max()
+                .unwrap_or(0),
+            failures,
+        }
+    }
+
+    /// `--file NAME=PATH` for what lies beside the program of several files, directories below included.
+    fn further_files(&self) -> Vec<&'static str> {
+        let (main, root) = (self.program("files/main"), self.directory.join("files"));
+        let mut directories = vec![root.clone()];
+        let mut flags = Vec::new();
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path != main {
+                    let name = path.strip_prefix(&root).unwrap().display().to_string();
+                    flags.extend(["--file", &*Box::leak(format!("{name}={}", path.display()).into_boxed_str())]);
+                }
+            }
+        }
+        flags
+    }
+}
+
+/// The cell's limit ended it, or the runtime's own did, and said so.
+fn ran_out_of_memory(answer: &Value) -> bool {
+    let stderr = answer["stderr"].as_str().unwrap_or_default().to_lowercase();
+    answer["status"] == "memory_exceeded" || ["memory", "alloc"].iter().any(|word| stderr.contains(word))
+}
+
+fn compile(answer: &Value) -> Option<&Value> {
+    Some(&answer["compile"]).filter(|step| step.is_object())
+}
+
+fn milliseconds(step: &Value) -> f64 {
+    step["usage"]["wall_time_ms"].as_f64().unwrap_or(0.0)
+}
+
+fn table_file() -> Option<PathBuf> {
+    std::env::var_os("SANDBOXD_LANGUAGES_TABLE").map(PathBuf::from)
+}
+
+const BEGIN: &str = "<!-- the table: made by `make languages` -->\n";
+const END: &str = "<!-- end of the table -->\n";
+
+fn write_table(file: &Path, rows: &[Row]) {
+    let mut table = "| Language | Version | Image | Hello: compile + run | Memory | Corpus |\n".to_owned();
+    table += "|---|---|---|---:|---:|---|\n";
+    for row in rows {
+        let time = match row.compile_ms {
+            Some(compile) => format!("{compile:.0} + {:.0} ms", row.run_ms),
+            None => format!("{:.0} ms", row.run_ms),
+        };
+        let all = CASES.len() + PROGRAMS;
+        let mut passed = format!("{} of {all}", all - row.failures.len());
+        for failure in &row.failures {
+            passed += &format!("; not {}", failure.split([' ', ':']).nth(1).unwrap_or("?"));
+        }
+        let memory = row.memory_bytes as f64 / 1e6;
+        let Row { language, version, image, .. } = row;
+        table += &format!("| {language} | {version} | `{image}` | {time} | {memory:.0} MB | {passed} |\n");
+    }
+    let text = std::fs::read_to_string(file).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the file has a marker for the table's begin");
+    let (_, after) = rest.split_once(END).expect("the file has a marker for the table's end");
+    std::fs::write(file, format!("{before}{BEGIN}\n{table}\n{END}{after}")).unwrap();
+}

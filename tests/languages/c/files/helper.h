@@ -1,0 +1,1 @@
+static const char *greeting(void) { return "from helper"; }

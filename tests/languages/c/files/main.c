@@ -1,0 +1,4 @@
+#include <stdio.h>
+#include "helper.h"
+
+int main(void) { puts(greeting()); }

@@ -1,0 +1,3 @@
+#include <string>
+
+inline std::string greeting() { return "from helper"; }

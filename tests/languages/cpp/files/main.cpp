@@ -1,0 +1,4 @@
+#include <iostream>
+#include "helper.hpp"
+
+int main() { std::cout << greeting() << "\n"; }

@@ -1,0 +1,3 @@
+static class Helper {
+    public static string Greeting() => "from helper";
+}

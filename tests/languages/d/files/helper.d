@@ -1,0 +1,5 @@
+module helper;
+
+string greeting() {
+    return "from helper";
+}

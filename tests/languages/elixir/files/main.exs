@@ -1,0 +1,3 @@
+Code.require_file("helper.ex")
+
+IO.puts(Helper.greeting())

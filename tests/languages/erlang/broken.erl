@@ -1,0 +1,4 @@
+-module(broken).
+-export([main/1]).
+
+main(_) -> unreached(.

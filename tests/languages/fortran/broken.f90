@@ -1,0 +1,4 @@
+program broken_program
+  implicit none
+  print *, broken
+end program broken_program

@@ -1,0 +1,6 @@
+include 'helper.f90'
+
+program main
+  use helper
+  print '(a)', greeting()
+end program main

@@ -1,0 +1,11 @@
+package main
+
+import (
+	"fmt"
+
+	"program/helper"
+)
+
+func main() {
+	fmt.Println(helper.Greeting())
+}

@@ -1,0 +1,4 @@
+module Helper (greeting) where
+
+greeting :: String
+greeting = "from helper"

@@ -1,0 +1,6 @@
+module Main (main) where
+
+import Helper
+
+main :: IO ()
+main = putStrLn greeting

@@ -1,0 +1,3 @@
+public class broken {
+    int broken = "text";
+}

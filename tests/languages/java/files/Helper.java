@@ -1,0 +1,5 @@
+final class Helper {
+    static String greeting() {
+        return "from helper";
+    }
+}

@@ -1,0 +1,5 @@
+public class hello {
+    public static void main(String[] arguments) {
+        System.out.println("hello");
+    }
+}

@@ -1,0 +1,3 @@
+local helper = require("helper")
+
+print(helper.greeting())

@@ -1,0 +1,7 @@
+program main;
+
+uses helper;
+
+begin
+  writeln(greeting());
+end.

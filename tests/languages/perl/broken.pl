@@ -1,0 +1,1 @@
+print "unreached" if (;

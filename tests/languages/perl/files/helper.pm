@@ -1,0 +1,5 @@
+package helper;
+
+sub greeting { "from helper" }
+
+1;

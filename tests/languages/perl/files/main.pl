@@ -1,0 +1,4 @@
+use lib ".";
+use helper;
+
+print helper::greeting(), "\n";

@@ -1,0 +1,5 @@
+<?php
+function greeting()
+{
+    return 'from helper';
+}

@@ -1,0 +1,3 @@
+source("helper.R")
+
+cat(greeting(), "\n", sep = "")

@@ -1,0 +1,3 @@
+fn main() {
+    let broken: i32 = "text";
+}

@@ -1,0 +1,1 @@
+@main def broken(): Unit = { val number: Int = "text" }

@@ -1,0 +1,61 @@
+import fs from "node:fs";
+import { Worker, isMainThread, parentPort } from "node:worker_threads";
+import { fileURLToPath } from "node:url";
+
+enum Exit {
+  Asked = 3,
+}
+
+type Case = () => void;
+
+if (!isMainThread) {
+  let sum: number = 0;
+  for (let n = 1; n <= 1000; n++) sum += n;
+  parentPort!.postMessage(sum);
+} else {
+  const [name, ...rest]: string[] = process.argv.slice(2);
+  const cases: Record<string, Case> = {
+    echo: () => process.stdout.write(fs.readFileSync(0)),
+    args: () => rest.forEach((arg: string) => console.log(`[${arg}]`)),
+    exit: () => process.exit(Exit.Asked),
+    stderr: () => {
+      console.log("to stdout");
+      console.error("to stderr");
+    },
+    unicode: () => console.log("žluťoučký 你好 🦀"),
+    output: () => {
+      for (let n = 0; n < 10_000; n++) console.log("x".repeat(99));
+    },
+    uncaught: () => {
+      throw new Error("corpus failure");
+    },
+    memory: () => {
+      const hoard: Buffer[] = [];
+      for (;;) hoard.push(Buffer.alloc(1 << 20, 1));
+    },
+    loop: () => {
+      for (;;);
+    },
+    threads: () => {
+      let total = 0, left = 4;
+      for (let n = 0; n < 4; n++) {
+        new Worker(fileURLToPath(import.meta.url)).on("message", (sum: number) => {
+          total += sum;
+          if (--left === 0) console.log(total);
+        });
+      }
+    },
+    missing: () => {
+      try {
+        fs.readFileSync("absent.txt");
+      } catch (error: any) {
+        console.log(error.code === "ENOENT" ? "missing" : error);
+      }
+    },
+    workdir: () => {
+      fs.writeFileSync("out.txt", "written");
+      console.log(fs.readFileSync("out.txt", "utf8"));
+    },
+  };
+  cases[name]();
+}
