@@ -23,6 +23,7 @@
 //! config                the only reader of configuration files and environment
 //! machine               this machine under a configuration: limits, images, versions
 //! check                 what the machine can enforce, measured in cells
+//! selftest              the field's attacks, tried on this machine
 //! api                   the faces' own words, one file a dialect
 //! cli                   the command line
 //! ```
@@ -48,5 +49,6 @@ pub mod plan;
 pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
+pub mod selftest;
 pub mod supervisor;
 pub mod words;
