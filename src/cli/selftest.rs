@@ -102,7 +102,7 @@ fn row(finding: &Finding, width: usize) -> String {
         Mark::NotApplicable(why) => why,
         _ => &finding.evidence,
     };
-    let mut text = format!("  {style}{mark}{style:#}  {name:<width$}  {layer:<11}  {evidence}\n");
+    let mut text = format!("  {style}{mark}{style:#}  {name:<width$}  {layer:<12}  {evidence}\n");
     if let Mark::Fail(problems) = &finding.mark {
         let _ = writeln!(text, "        {}", finding.attack.title);
         for problem in problems {

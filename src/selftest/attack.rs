@@ -72,8 +72,10 @@ pub enum Layer {
     Namespaces,
     /// What is mounted in a cell: a read-only image, scratch of limited size, few devices, a /proc of one's own processes.
     Mounts,
-    /// A user of the payload's own and no capability.
+    /// A user of the payload's own, who is not init's.
     Identity,
+    /// No capability is left and none can be gained: bounding set, securebits, no_new_privs.
+    Capabilities,
     Landlock,
     Seccomp,
     Rlimits,
@@ -87,11 +89,26 @@ pub enum Layer {
 }
 
 impl Layer {
+    pub const ALL: [Layer; 11] = [
+        Layer::Namespaces,
+        Layer::Mounts,
+        Layer::Identity,
+        Layer::Capabilities,
+        Layer::Landlock,
+        Layer::Seccomp,
+        Layer::Rlimits,
+        Layer::Cgroup,
+        Layer::Watch,
+        Layer::Init,
+        Layer::Inheritance,
+    ];
+
     pub fn word(self) -> &'static str {
         match self {
             Layer::Namespaces => "namespaces",
             Layer::Mounts => "mounts",
             Layer::Identity => "identity",
+            Layer::Capabilities => "capabilities",
             Layer::Landlock => "landlock",
             Layer::Seccomp => "seccomp",
             Layer::Rlimits => "rlimits",
@@ -197,8 +214,6 @@ pub enum Needs {
     Nothing,
     /// An image of our own building.
     BuiltImage,
-    /// Another user than the payload's for init.
-    UsersOfItsOwn,
     /// A processor (or emulator) that tells system calls of another architecture apart.
     ForeignAbi,
 }

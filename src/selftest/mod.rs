@@ -48,7 +48,7 @@ pub struct Options {
 pub struct Finding {
     pub attack: &'static Attack,
     pub mark: Mark,
-    /// The first layer of its row that this host has; `None` where it has none of them.
+    /// The first layer of its row that this host has; `None` where it has none of them, or nothing was to be stopped.
     pub stopped_by: Option<attack::Layer>,
     /// What the verdict and the program's own answers show, in a few words.
     pub evidence: String,

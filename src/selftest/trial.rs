@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::plan::{HOST_IMAGE, Plan, Surroundings, plan};
 use crate::runner::{self, Input, Sink, StepResult};
 use crate::supervisor::Supervisor;
-use crate::words::host::{CgroupKind, Privilege};
+use crate::words::host::CgroupKind;
 use crate::words::limits::Limits;
 use crate::words::profile::Profiles;
 use crate::words::request::{self, Request, SourceFile};
@@ -63,8 +63,8 @@ impl Trial<'_> {
         let stopped_by = attack.layers.iter().copied().find(|layer| layer.is_in_force(host));
         let finding = |mark, evidence: String, attempts| Finding {
             attack,
+            stopped_by: stopped_by.filter(|_| !matches!(mark, Mark::NotApplicable(_))),
             mark,
-            stopped_by,
             evidence,
             attempts,
             took: started.elapsed(),
@@ -109,13 +109,9 @@ impl Trial<'_> {
     }
 
     fn inapplicable(&self, needs: Needs) -> Option<&'static str> {
-        let host = &self.machine.host;
         match needs {
             Needs::BuiltImage if self.rootfs == HOST_IMAGE => {
                 Some("the machine's own programs, of which some may be set-user-id, are not an image of ours")
-            }
-            Needs::UsersOfItsOwn if host.privilege == Privilege::Rootless => {
-                Some("an ordinary user has one id to give: init's and the payload's are the same")
             }
             Needs::ForeignAbi if is_user_mode_linux() => {
                 Some("User Mode Linux does not tell system calls of another architecture apart")

@@ -12,7 +12,7 @@ const FILES: Attack = Attack { section: Section::Files, ..ATTACK };
 /// Capabilities cannot be left in place: the exec of a user that is not root drops them in any case.
 const MOUNTS: Attack = Attack {
     rows: "12",
-    layers: &[Layer::Seccomp, Layer::Identity],
+    layers: &[Layer::Seccomp, Layer::Capabilities],
     program: Program::Builtin("mounts", &[]),
     alone: &[("no capabilities", &[SECCOMP, LANDLOCK])],
     control: Unshared(&[]),
@@ -114,7 +114,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         name: "device-nodes",
         rows: "15",
         title: "make device nodes of all 512 major numbers",
-        layers: &[Layer::Seccomp, Layer::Landlock, Layer::Identity],
+        layers: &[Layer::Seccomp, Layer::Landlock, Layer::Capabilities],
         program: Program::Builtin("devices", &["make"]),
         expected: attempts(&["devices of all majors: EPERM"]),
         alone: &[("landlock and no capabilities", &[SECCOMP]), ("seccomp and no capabilities", &[LANDLOCK])],

@@ -33,7 +33,7 @@ const DOORS: Attack = Attack {
 /// code.
 const MACHINE: Attack = Attack {
     rows: "59",
-    layers: &[Layer::Seccomp, Layer::Identity],
+    layers: &[Layer::Seccomp, Layer::Capabilities],
     program: Program::Builtin("machine", &[]),
     alone: &[("seccomp", &[LANDLOCK])],
     control: Bare(&[]),
@@ -136,7 +136,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         name: "host-name",
         rows: "72",
         title: "change the machine's host name and domain name",
-        layers: &[Layer::Seccomp, Layer::Identity, Layer::Namespaces],
+        layers: &[Layer::Seccomp, Layer::Capabilities, Layer::Namespaces],
         program: Program::Builtin("mounts", &[]),
         expected: attempts(&["sethostname: EPERM", "setdomainname: EPERM"]),
         alone: &[("no capabilities", &[SECCOMP, LANDLOCK])],

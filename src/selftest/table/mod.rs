@@ -3,6 +3,7 @@
 mod files;
 mod kernel;
 mod processes;
+mod resources;
 mod streams;
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every attack there is, in the order in which it is tried.
 pub fn all() -> impl Iterator<Item = &'static Attack> {
-    [files::ATTACKS, processes::ATTACKS, streams::ATTACKS, kernel::ATTACKS].into_iter().flatten()
+    [files::ATTACKS, processes::ATTACKS, resources::ATTACKS, streams::ATTACKS, kernel::ATTACKS].into_iter().flatten()
 }
 
 #[cfg(test)]
