@@ -3,6 +3,8 @@
 //! An attack without a control proves nothing: an attempt that could never work is "refused" by any sandbox. So each
 //! says where the same attempts succeed ([`Control`]); `tests/attacks` and `tests/selftest.rs` hold them to it.
 
+use std::time::Duration;
+
 use crate::words::host::{CgroupKind, Host, Privilege};
 use crate::words::limits::LimitsRequest;
 use crate::words::verdict::{KilledBy, Status};
@@ -221,6 +223,8 @@ pub enum Needs {
 /// A program that has done what it wanted and ended by itself, with all attempts refused.
 pub const REFUSED: Expected = Expected { ends: &[(Status::Ok, None)], printed: Printed::Anything, evidence: &[] };
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// What most attacks have in common; rows are written as changes to it.
 pub const ATTACK: Attack = Attack {
     name: "",
@@ -229,7 +233,7 @@ pub const ATTACK: Attack = Attack {
     title: "",
     layers: &[],
     program: Program::Shell(""),
-    limits: NO_LIMITS,
+    limits: PATIENT,
     stdin: Stdin::Empty,
     before: &[],
     expected: REFUSED,
@@ -239,10 +243,10 @@ pub const ATTACK: Attack = Attack {
     needs: Needs::Nothing,
 };
 
-/// The service's own limits.
-pub const NO_LIMITS: LimitsRequest = LimitsRequest {
-    wall_time: None,
-    cpu_time: None,
+/// The service's own limits, and time enough for the slowest machine.
+pub const PATIENT: LimitsRequest = LimitsRequest {
+    wall_time: Some(MINUTE),
+    cpu_time: Some(MINUTE),
     memory_bytes: None,
     processes: None,
     output_bytes: None,

@@ -5,7 +5,6 @@ use crate::selftest::attack::Control::{Allowed, Bare, Test, Unshared, Without};
 use crate::selftest::attack::{
     ATTACK, Attack, Expected, Layer, Needs, Printed, Program, REFUSED, Section, attempts, text,
 };
-use crate::words::limits::LimitsRequest;
 
 const FILES: Attack = Attack { section: Section::Files, ..ATTACK };
 
@@ -167,7 +166,6 @@ pub(super) const ATTACKS: &[Attack] = &[
         title: "walk everything there is and try to create or open it for writing",
         layers: &[Layer::Landlock, Layer::Mounts],
         program: Program::Builtin("walk", &["/"]),
-        limits: LimitsRequest { wall_time: Some(super::MINUTE), cpu_time: Some(super::MINUTE), ..super::NO_LIMITS },
         expected: Expected {
             printed: Printed::AllAttempts(&[
                 "/dev/full: ok",

@@ -1,12 +1,11 @@
 //! Section D: namespaces, the kernel's surface, the network, and what could be told from one run to the next.
 
-use super::{LANDLOCK, MINUTE, NO_LIMITS, SECCOMP};
+use super::{LANDLOCK, SECCOMP};
 use crate::selftest::attack::Control::{Bare, Test, Unshared, Without};
 use crate::selftest::attack::{
     ATTACK, Attack, Evidence, Expected, Layer, Needs, Printed, Program, REFUSED, Section, attempts,
 };
 use crate::selftest::golden::Sweep;
-use crate::words::limits::LimitsRequest;
 
 const KERNEL: Attack = Attack { section: Section::Kernel, ..ATTACK };
 
@@ -65,12 +64,7 @@ const CONNECT: Attack = Attack {
     ..KERNEL
 };
 
-const SWEEP: Attack = Attack {
-    layers: &[Layer::Seccomp],
-    limits: LimitsRequest { wall_time: Some(MINUTE), cpu_time: Some(MINUTE), ..NO_LIMITS },
-    control: Without(&[SECCOMP]),
-    ..KERNEL
-};
+const SWEEP: Attack = Attack { layers: &[Layer::Seccomp], control: Without(&[SECCOMP]), ..KERNEL };
 
 const fn sweep(sweep: Sweep) -> Expected {
     Expected { printed: Printed::Sweep(sweep), ..REFUSED }

@@ -6,14 +6,10 @@ mod processes;
 mod resources;
 mod streams;
 
-use std::time::Duration;
-
-use super::attack::{Attack, NO_LIMITS};
+use super::attack::{Attack, PATIENT};
 
 const SECCOMP: &str = "install_seccomp";
 const LANDLOCK: &str = "restrict_by_landlock";
-const MINUTE: Duration = Duration::from_secs(60);
-
 /// Every attack there is, in the order in which it is tried.
 pub fn all() -> impl Iterator<Item = &'static Attack> {
     [files::ATTACKS, processes::ATTACKS, resources::ATTACKS, streams::ATTACKS, kernel::ATTACKS].into_iter().flatten()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LANDLOCK, NO_LIMITS, SECCOMP};
+use super::{LANDLOCK, PATIENT, SECCOMP};
 use crate::selftest::attack::Control::{Bare, Roomy, Test, Without};
 use crate::selftest::attack::{
     ATTACK, Attack, Evidence, Expected, Layer, Printed, Program, REFUSED, Section, attempts,
@@ -15,7 +15,7 @@ const PROCESSES: Attack = Attack { section: Section::Processes, ..ATTACK };
 /// A run that would not end by itself, or whose end others try to delay.
 const LINGERER: Attack = Attack {
     layers: &[Layer::Watch],
-    limits: LimitsRequest { wall_time: Some(Duration::from_millis(400)), ..NO_LIMITS },
+    limits: LimitsRequest { wall_time: Some(Duration::from_millis(400)), ..PATIENT },
     expected: Expected {
         ends: &[(Status::WallTimeExceeded, Some(KilledBy::Supervisor))],
         printed: Printed::Anything,

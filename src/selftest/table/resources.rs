@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LANDLOCK, NO_LIMITS, SECCOMP};
+use super::{LANDLOCK, PATIENT, SECCOMP};
 use crate::selftest::attack::Control::{Allowed, Roomy, Test, Without};
 use crate::selftest::attack::{
     ATTACK, Attack, Evidence, Expected, Layer, Printed, Program, REFUSED, Section, attempts,
@@ -21,7 +21,7 @@ const BOMB: Attack = Attack {
         // Enough for the slowest machine to come to the limit.
         wall_time: Some(Duration::from_millis(1200)),
         memory_bytes: Some(64 << 20),
-        ..NO_LIMITS
+        ..PATIENT
     },
     expected: Expected {
         // Whichever of its limits the bomb comes to first.
@@ -45,7 +45,7 @@ const BURNER: Attack = Attack {
     limits: LimitsRequest {
         cpu_time: Some(Duration::from_millis(300)),
         wall_time: Some(Duration::from_secs(20)),
-        ..NO_LIMITS
+        ..PATIENT
     },
     expected: Expected {
         ends: &[(Status::CpuTimeExceeded, Some(KilledBy::Supervisor))],
@@ -62,7 +62,7 @@ const MEMORY_BYTES: u64 = 48 << 20;
 const EATER: Attack = Attack {
     rows: "33 34",
     layers: &[Layer::Cgroup],
-    limits: LimitsRequest { memory_bytes: Some(MEMORY_BYTES), wall_time: Some(Duration::from_secs(30)), ..NO_LIMITS },
+    limits: LimitsRequest { memory_bytes: Some(MEMORY_BYTES), ..PATIENT },
     expected: Expected {
         ends: &[(Status::MemoryExceeded, Some(KilledBy::KernelOom))],
         printed: Printed::NothingGranted,
@@ -105,7 +105,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "process-limit",
         title: "more processes than the limit says",
-        limits: LimitsRequest { processes: Some(20), ..NO_LIMITS },
+        limits: LimitsRequest { processes: Some(20), ..PATIENT },
         program: Program::Builtin("bombs", &["40"]),
         expected: Expected { evidence: &[Evidence::ProcessLimitHits], ..attempts(&["processes: EAGAIN"]) },
         ..BOMB
@@ -114,7 +114,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         name: "zombies",
         rows: "23",
         title: "children that end and are never waited for",
-        limits: LimitsRequest { processes: Some(16), ..NO_LIMITS },
+        limits: LimitsRequest { processes: Some(16), ..PATIENT },
         program: Program::Builtin("zombies", &["kept", "100"]),
         expected: Expected { evidence: &[Evidence::ProcessLimitHits], ..attempts(&["kept: EAGAIN"]) },
         control: Roomy { flags: &["--processes", "16"], program: Program::Builtin("zombies", &["kept", "8"]) },
@@ -125,7 +125,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         rows: "23",
         title: "many times more orphans than there may be processes, which init must reap",
         layers: &[Layer::Init],
-        program: Program::Builtin("zombies", &["orphans", "500"]),
+        program: Program::Builtin("zombies", &["orphans", "200"]),
         expected: attempts(&["orphans: ok"]),
         control: Test("zombies_are_counted_and_orphans_reaped"),
         ..PROCESSES
@@ -134,6 +134,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         name: "raise-limits",
         rows: "73",
         title: "raise each resource limit by one",
+        // The program knows the service's own limits.
+        limits: LimitsRequest { cpu_time: None, ..PATIENT },
         layers: &[Layer::Rlimits],
         program: Program::Builtin("limits", &[]),
         expected: attempts(&[

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LANDLOCK, NO_LIMITS, SECCOMP};
+use super::{LANDLOCK, PATIENT, SECCOMP};
 use crate::selftest::attack::Control::{Roomy, Test};
 use crate::selftest::attack::{
     ATTACK, Attack, Evidence, Expected, Layer, Printed, Program, REFUSED, Section, Stdin, attempts,
@@ -14,7 +14,7 @@ const STREAMS: Attack = Attack { section: Section::Streams, layers: &[Layer::Wat
 
 const FLOOD: Attack = Attack {
     rows: "39",
-    limits: LimitsRequest { output_bytes: Some(64 << 10), wall_time: Some(Duration::from_secs(20)), ..NO_LIMITS },
+    limits: LimitsRequest { output_bytes: Some(64 << 10), wall_time: Some(Duration::from_secs(20)), ..PATIENT },
     expected: Expected {
         ends: &[(Status::OutputExceeded, Some(KilledBy::Supervisor))],
         printed: Printed::Anything,
@@ -67,7 +67,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         rows: "41",
         title: "close the streams and stay, so that the end of output is not the end of the run",
         program: Program::Shell("exec >&- 2>&- <&-; exec sleep 1000"),
-        limits: LimitsRequest { wall_time: Some(Duration::from_millis(400)), ..NO_LIMITS },
+        limits: LimitsRequest { wall_time: Some(Duration::from_millis(400)), ..PATIENT },
         expected: Expected {
             ends: &[(Status::WallTimeExceeded, Some(KilledBy::Supervisor))],
             printed: Printed::Text(""),
@@ -95,7 +95,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         limits: LimitsRequest {
             wall_time: Some(Duration::from_millis(400)),
             cpu_time: Some(Duration::from_secs(10)),
-            ..NO_LIMITS
+            ..PATIENT
         },
         expected: Expected {
             ends: &[(Status::WallTimeExceeded, Some(KilledBy::Supervisor))],
