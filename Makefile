@@ -8,7 +8,7 @@ RELEASE := target/release/sandboxd
 BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench rootfs rootfs-all languages check lint man install clean
+.PHONY: help build run test bench rootfs rootfs-all languages check selftest lint man install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ languages: ## Run the corpus of every language built and write the table of root
 
 check: build ## Say what this machine can enforce
 	$(RELEASE) --rootfs-dir $(STORE) check
+
+selftest: build ## Try the field's attacks on this machine
+	$(RELEASE) --rootfs-dir $(STORE) selftest
 
 lint: ## Format check and clippy, warnings are errors
 	$(CARGO) fmt --check

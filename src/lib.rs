@@ -23,9 +23,12 @@
 //! history               what was run and what came of it, kept in a database
 //! config                the only reader of configuration files and environment
 //! machine               this machine under a configuration: limits, images, versions
-//! service               keys, rates: the HTTP service beneath its dialects
 //! check                 what the machine can enforce, measured in cells
+//! selftest              the field's attacks, tried on this machine
+//! answer                the verdict as the one JSON object of the contract
+//! service               admission, executions, keys and rates: what every HTTP face is made of
 //! api                   the faces' own words, one file a dialect
+//! daemon                the service's processes: parent, front, supervisors
 //! cli                   the command line
 //! ```
 //!
@@ -53,6 +56,7 @@ pub mod plan;
 pub mod rootfs;
 pub mod runner;
 pub mod sandbox;
+pub mod selftest;
 pub mod service;
 pub mod supervisor;
 pub mod words;

@@ -54,8 +54,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("history", vec!["words"]),
         ("config", vec!["sandbox", "rootfs", "plan", "words"]),
         ("machine", vec!["config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
-        ("service", vec!["history", "machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("check", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
+        ("selftest", vec!["machine", "config", "runner", "supervisor", "sandbox", "rootfs", "plan", "words"]),
         ("answer", vec!["runner", "supervisor", "plan", "words"]),
         ("service", vec!["answer", "history", "runner", "supervisor", "plan", "sandbox", "words"]),
         ("api", vec!["service", "answer", "history", "runner", "supervisor", "plan", "sandbox", "words"]),
@@ -80,6 +80,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec![
                 "daemon",
                 "check",
+                "selftest",
                 "api",
                 "service",
                 "answer",

@@ -441,10 +441,12 @@ fn an_ordinary_user_runs_programs_and_is_told_what_is_weaker() {
 #[test]
 fn a_release_build_has_no_hooks() {
     let hooks = include_str!("../src/cli/mod.rs");
-    let definition = hooks.find("struct TestHooks").unwrap();
-    assert!(hooks[..definition].trim_end().ends_with("#[cfg(debug_assertions)]\n#[derive(Args)]"));
-    let field = hooks.find("hooks: TestHooks").unwrap();
-    assert!(hooks[..field].trim_end().ends_with("#[cfg(debug_assertions)]\n    #[command(flatten)]"));
-    let help = sandboxd().args(["run", "--help"]).output().unwrap();
-    assert!(!text(&help.stdout).contains("--fail") && !text(&help.stdout).contains("--without-step"));
+    for (command, name) in [("run", "TestHooks"), ("selftest", "SelftestHooks")] {
+        let definition = hooks.find(&format!("struct {name}")).unwrap();
+        assert!(hooks[..definition].trim_end().ends_with("#[cfg(debug_assertions)]\n#[derive(Args)]"));
+        let field = hooks.find(&format!("hooks: {name}")).unwrap();
+        assert!(hooks[..field].trim_end().ends_with("#[cfg(debug_assertions)]\n    #[command(flatten)]"));
+        let help = sandboxd().args([command, "--help"]).output().unwrap();
+        assert!(!text(&help.stdout).contains("--fail") && !text(&help.stdout).contains("--without-"));
+    }
 }

@@ -6,6 +6,7 @@ mod documents;
 mod languages;
 mod rootfs;
 mod run;
+mod selftest;
 mod serve;
 pub mod serve_arguments;
 mod supervisor;
@@ -73,6 +74,8 @@ enum Command {
     Run(Box<RunArguments>),
     /// Say what this machine can enforce, and what it can't, with the remedy
     Check(CheckArguments),
+    /// Try the field's attacks on this machine, and prove that each is stopped
+    Selftest(SelftestArguments),
     /// List the languages, their images and versions
     Languages(LanguagesArguments),
     /// Build, list, verify and remove root filesystem images
@@ -216,6 +219,48 @@ pub struct CheckArguments {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = "Each attack runs in a real sandbox, along the path of any run and under this machine's configuration; \
+                  it takes well under two minutes.\n\n\
+                  Exit code: 0 when every attack was stopped, 1 when one was not or something was left over, 125 when \
+                  no sandbox can be made at all.\n\n\
+                  Examples:\n  sandboxd selftest\n  sandboxd selftest --only mount --only sweep\n  \
+                  sandboxd selftest --junit selftest.xml --json > selftest.json"
+)]
+pub struct SelftestArguments {
+    /// Try only the attack of this name, or those whose names contain it; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<String>,
+    /// List the attacks and what must stop them, and try nothing
+    #[arg(long)]
+    list: bool,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the findings as a JUnit report as well
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// The image to try them in [default: base if it is built, else `host`, this machine's programs]
+    #[arg(long, value_name = "IMAGE")]
+    rootfs: Option<String>,
+    #[cfg(debug_assertions)]
+    #[command(flatten)]
+    hooks: SelftestHooks,
+}
+
+/// Controls of the tests, as those of `run`. A release build does not have them.
+#[cfg(debug_assertions)]
+#[derive(Args)]
+struct SelftestHooks {
+    /// Leave out a step of the sequence
+    #[arg(long, value_name = "STEP", hide = true)]
+    without_step: Vec<String>,
+    /// Share a namespace with the supervisor; never the pid namespace, in which attacks mean their own init
+    #[arg(long, value_name = "NAME", hide = true, value_parser = ["mount", "net", "ipc", "uts", "cgroup"])]
+    without_namespace: Vec<String>,
+}
+
+#[derive(Args)]
 pub struct LanguagesArguments {
     /// Print the list as JSON
     #[arg(long)]
@@ -260,6 +305,7 @@ pub fn main() -> ExitCode {
     let result = Config::load(&flags).map_err(anyhow::Error::from).and_then(|config| match cli.command {
         Command::Run(arguments) => Ok(run::main(&config, *arguments)),
         Command::Check(arguments) => check::main(&config, &arguments),
+        Command::Selftest(arguments) => selftest::main(&config, arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),
         Command::Rootfs(command) => rootfs::main(&config, command),
         Command::Serve(arguments) => serve::main(flags.clone(), log_flags.into(), arguments),

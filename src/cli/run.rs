@@ -20,7 +20,7 @@ use crate::sandbox::cell::{CellError, StepFailure, trace_time};
 use crate::sandbox::sequence;
 use crate::sandbox::sys::monotonic_ns;
 use crate::words::causes::chain;
-use crate::words::host::{CgroupKind, Privilege};
+use crate::words::host::{CgroupKind, Host, Privilege};
 use crate::words::limits::LimitsRequest;
 use crate::words::profile::{Profile, Profiles};
 use crate::words::request::{Program, Purpose, Request, RequestError, SourceFile, bounds};
@@ -358,21 +358,29 @@ fn open_stdin(path: Option<&Path>) -> Result<Stdin, Failure> {
 }
 
 fn warn_of_what_is_weaker(machine: &Machine) {
-    let host = &machine.host;
+    for weakness in weaknesses(&machine.host) {
+        say_warning(weakness);
+    }
+}
+
+/// What runs on this host have less of than they could.
+pub(super) fn weaknesses(host: &Host) -> Vec<&'static str> {
+    let mut found = Vec::new();
     if host.privilege == Privilege::Rootless {
-        say_warning("not root: init and the program share your user id, and no image of layers can be mounted");
+        found.push("not root: init and the program share your user id, and no image of layers can be mounted");
     }
     if host.cgroup == CgroupKind::None {
-        say_warning(
+        found.push(
             "no cgroup: memory, CPU time and processes are polled and limited per process, not enforced for the whole cell",
         );
     }
     if host.landlock_abi == 0 {
-        say_warning("this kernel has no landlock: file access is confined by mounts and permissions alone");
+        found.push("this kernel has no landlock: file access is confined by mounts and permissions alone");
     }
     if !host.seccomp {
-        say_warning("this kernel has no seccomp: system calls are not filtered");
+        found.push("this kernel has no seccomp: system calls are not filtered");
     }
+    found
 }
 
 fn dry_run_text(plan: &Plan) -> String {

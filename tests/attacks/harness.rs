@@ -1,116 +1,195 @@
-//! Running the attacks: compiling a program once, running it in the sandbox or bare, reading what it printed.
+//! Running the attacks: in the complete sandbox, by one layer alone, in their controls; reading what they print.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::common::{is_root, run_with, sandboxd, text};
+use sandboxd::selftest::PROGRAMS;
+use sandboxd::selftest::attack::{Attack, Control, Printed, Program, Section};
+use sandboxd::selftest::table;
 
-/// One program that attempts things, and what is expected of each attempt.
-pub struct Attack {
-    /// The attack's numbers in the list of attacks.
-    pub rows: &'static str,
-    pub title: &'static str,
-    /// A file of `programs`, without `.c`.
-    pub program: &'static str,
-    pub arguments: &'static [&'static str],
-    /// What the program prints in the complete sandbox, line by line.
-    pub denied: &'static [&'static str],
-    /// Layers that hold by themselves: their names, and the other layers, which are left out to show it.
-    pub alone: &'static [(&'static str, &'static [&'static str])],
-    /// Where the attempts succeed.
-    pub control: Control,
-    /// Attempts that need not succeed in the control, each with the reason.
-    pub closed: &'static [(&'static str, &'static str)],
-}
-
-/// Where the same program succeeds.
-pub enum Control {
-    /// In the sandbox without these steps, or namespaces (`ns:NAME`).
-    Without(&'static [&'static str]),
-    /// On the host, as root, in an empty directory, where that is harmless.
-    Bare(&'static [&'static str]),
-    /// On the host as root of fresh namespaces.
-    Unshared(&'static [&'static str]),
-    /// In the complete sandbox, with arguments for which the attempt is allowed.
-    Allowed(&'static [&'static str]),
-}
+use crate::common::{has_image, is_root, run_with, sandboxd, text};
 
 /// What a program attempted, and how each attempt ended (`ok` or an errno).
 pub type Attempts = BTreeMap<String, String>;
 
 /// True when the attacks can be tried here; says so when they cannot.
 pub fn ready() -> bool {
-    if !is_root() {
-        return false;
-    }
-    let images = Path::new("/var/lib/sandboxd/rootfs/images");
-    let missing: Vec<_> =
-        ["base", "gcc", "python"].into_iter().filter(|image| !images.join(format!("{image}.json")).exists()).collect();
-    if missing.is_empty() {
-        return true;
-    }
-    let wanted = std::env::var_os("SANDBOXD_TEST_IMAGES").is_some_and(|value| value == "1");
-    assert!(!wanted, "the images {missing:?} are not built");
-    eprintln!("skipped: the images {missing:?} are not built (sandboxd rootfs build)");
-    false
+    is_root() && has_image("base") && has_image("python")
 }
 
-/// Tries every attack in the complete sandbox, by each layer alone, and in its control; fails with all that went wrong.
-pub fn check(attacks: &[Attack]) {
+/// Tries every attack of a section in the complete sandbox, by each layer alone, and in its control; fails with all that
+/// went wrong.
+pub fn check(section: Section) {
     if !ready() {
         return;
     }
-    let problems: Vec<String> = attacks.iter().flat_map(problems_of).collect();
+    let attacks: Vec<_> = table::all().filter(|attack| attack.section == section).collect();
+    let mut problems = complete(&attacks);
+    for without in sets(attacks.iter().flat_map(|attack| attack.alone.iter().map(|(_, others)| *others))) {
+        problems.extend(alone(&attacks, without));
+    }
+    let left_out = |attack: &&Attack| if let Control::Without(layers) = attack.control { Some(layers) } else { None };
+    for without in sets(attacks.iter().copied().filter_map(|attack| left_out(&attack))) {
+        let opened: Vec<_> = attacks.iter().copied().filter(|attack| left_out(attack) == Some(without)).collect();
+        problems.extend(without_layers(&opened, without));
+    }
+    problems.extend(attacks.iter().copied().flat_map(elsewhere));
     assert!(problems.is_empty(), "{} of the attacks did not go as expected:\n{}", problems.len(), problems.join("\n"));
 }
 
-fn problems_of(attack: &Attack) -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut problem = |what: String| problems.push(format!("[{}] {}: {what}", attack.rows, attack.title));
-    let answer = run_program(attack.program, &[], attack.arguments);
-    let expected: String = attack.denied.iter().map(|line| format!("{line}\n")).collect();
-    if answer["stdout"] != expected.as_str() {
-        problem(format!("expected\n{expected}got\n{}({answer})", answer["stdout"].as_str().unwrap_or_default()));
+type Layers = &'static [&'static str];
+
+fn sets(layers: impl Iterator<Item = Layers>) -> Vec<Layers> {
+    let mut sets: Vec<_> = layers.collect();
+    sets.sort_unstable();
+    sets.dedup();
+    sets
+}
+
+/// What `sandboxd selftest` finds of these attacks without the named layers, by name.
+fn selftest(attacks: &[&Attack], without: &[&str]) -> BTreeMap<String, serde_json::Value> {
+    let mut command = sandboxd();
+    command.args(["selftest", "--json", "--rootfs", "base"]).args(without_flags(without));
+    for attack in attacks {
+        command.args(["--only", attack.name]);
     }
-    let denied: Attempts = attempts(&expected).into_iter().filter(|(_, end)| end != "ok").collect();
-    for (layer, others) in attack.alone {
-        let answer = run_program(attack.program, others, attack.arguments);
-        let tried = attempts(answer["stdout"].as_str().unwrap_or_default());
-        for attempt in denied.keys() {
-            match tried.get(attempt).map(String::as_str) {
-                None => problem(format!("by {layer} alone, {attempt:?} was not tried ({answer})")),
-                Some("ok") => problem(format!("by {layer} alone, {attempt:?} is not stopped")),
+    let output = run_with(&mut command, b"", Duration::from_secs(240));
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
+    assert_eq!(output.status.code(), Some(if report["ok"] == true { 0 } else { 1 }), "{report}");
+    assert_eq!(report["left_over"], serde_json::json!([]), "without {without:?}");
+    let found = report["attacks"].as_array().cloned().unwrap_or_default();
+    found.into_iter().map(|attack| (attack["name"].as_str().unwrap_or_default().to_owned(), attack)).collect()
+}
+
+fn complete(attacks: &[&'static Attack]) -> Vec<String> {
+    let found = selftest(attacks, &[]);
+    assert_eq!(found.len(), attacks.len());
+    let failed = found.values().filter(|attack| attack["result"] != "pass");
+    failed.map(|attack| format!("{}: {}", attack["name"], attack["problems"])).collect()
+}
+
+/// Attempts that the complete sandbox refuses.
+fn refused(attack: &Attack) -> Vec<&'static str> {
+    let Printed::Attempts(lines) = attack.expected.printed else { return Vec::new() };
+    lines
+        .iter()
+        .filter_map(|line| line.rsplit_once(": "))
+        .filter(|(_, end)| *end != "ok")
+        .map(|(name, _)| name)
+        .collect()
+}
+
+fn ends_of(found: &serde_json::Value) -> Attempts {
+    let attempts = found["attempts"].as_array().cloned().unwrap_or_default();
+    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    attempts.iter().map(|attempt| (word(&attempt["attempt"]), word(&attempt["end"]))).collect()
+}
+
+/// Attacks that one layer must stop by itself, without the others in `without`.
+fn alone(attacks: &[&'static Attack], without: Layers) -> Vec<String> {
+    let layer = |attack: &Attack| attack.alone.iter().find(|(_, others)| *others == without).map(|(layer, _)| *layer);
+    let held: Vec<_> = attacks.iter().copied().filter(|attack| layer(attack).is_some()).collect();
+    let found = selftest(&held, without);
+    let mut problems = Vec::new();
+    for attack in held {
+        let ends = ends_of(&found[attack.name]);
+        for attempt in refused(attack) {
+            match ends.get(attempt).map(String::as_str) {
+                None => problems.push(format!(
+                    "{}: by {} alone, {attempt:?} was not tried ({})",
+                    attack.name,
+                    layer(attack).unwrap_or_default(),
+                    found[attack.name]
+                )),
+                Some("ok") => problems.push(format!(
+                    "{}: by {} alone, {attempt:?} is not stopped",
+                    attack.name,
+                    layer(attack).unwrap_or_default()
+                )),
                 Some(_) => {}
             }
-        }
-    }
-    let opened = control(attack);
-    for attempt in denied.keys() {
-        let end = opened.get(attempt).map(String::as_str);
-        let closed = attack.closed.iter().any(|(name, _)| name == attempt);
-        if end != Some("ok") && !closed {
-            problem(format!("the control does not show that {attempt:?} can succeed: {opened:?}"));
         }
     }
     problems
 }
 
-fn control(attack: &Attack) -> Attempts {
-    let printed = match attack.control {
-        Control::Without(layers) => run_program(attack.program, layers, attack.arguments)["stdout"].to_string(),
-        Control::Allowed(arguments) => run_program(attack.program, &[], arguments)["stdout"].to_string(),
-        Control::Bare(arguments) => text(&run_bare(Command::new(compiled(attack.program)).args(arguments)).stdout),
+/// The controls in the sandbox: without these layers the selftest itself must find the attack to succeed.
+fn without_layers(attacks: &[&'static Attack], without: Layers) -> Vec<String> {
+    let found = selftest(attacks, without);
+    let mut problems = Vec::new();
+    for attack in attacks {
+        let finding = &found[attack.name];
+        let all_closed =
+            refused(attack).iter().all(|attempt| is_closed(attack, attempt)) && !refused(attack).is_empty();
+        if finding["result"] != "fail" && !all_closed {
+            problems.push(format!("{}: passes without {without:?}: the check cannot fail: {finding}", attack.name));
+        }
+        problems.extend(not_opened(attack, &ends_of(finding)));
+    }
+    problems
+}
+
+fn is_closed(attack: &Attack, attempt: &str) -> bool {
+    attack.closed.iter().any(|(name, _)| *name == attempt)
+}
+
+fn not_opened(attack: &Attack, opened: &Attempts) -> Vec<String> {
+    let missing = refused(attack)
+        .into_iter()
+        .filter(|attempt| opened.get(*attempt).map(String::as_str) != Some("ok") && !is_closed(attack, attempt));
+    let name = attack.name;
+    missing
+        .map(|attempt| format!("{name}: the control does not show that {attempt:?} can succeed: {opened:?}"))
+        .collect()
+}
+
+/// The controls that are not a matter of layers left out.
+fn elsewhere(attack: &'static Attack) -> Vec<String> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = file.path().to_str().expect("UTF-8");
+    let words = |arguments: &[&str]| -> Vec<String> {
+        let Program::Builtin(program, _) = attack.program else { panic!("{}: not a program of ours", attack.name) };
+        let filled = arguments.iter().map(|argument| argument.replace("{file}", path));
+        std::iter::once(program.to_owned()).chain(filled).collect()
+    };
+    let opened = match attack.control {
+        // Shown by `without_layers`, and by a test of its own.
+        Control::Without(_) | Control::Test(_) => return Vec::new(),
+        Control::Roomy { flags, program } => {
+            let answer = match program {
+                Program::Builtin(program, arguments) => {
+                    json(&mut program_command("attack", &[], flags, &[&[program], arguments].concat()))
+                }
+                Program::Shell(script) => {
+                    run_flags(&[flags, &["--rootfs", "base", "--", "/bin/sh", "-c", script]].concat())
+                }
+            };
+            let ok = answer["status"] == "ok" && !answer["stdout"].as_str().is_some_and(|out| out.contains(": E"));
+            return if ok { Vec::new() } else { vec![format!("{}: the control fails: {answer}", attack.name)] };
+        }
+        Control::Allowed(arguments) => {
+            let words = words(arguments);
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            let answer = json(&mut program_command("attack", &[], &[], &words));
+            if refused(attack).is_empty() && answer["status"] != "ok" {
+                return vec![format!("{}: the control fails: {answer}", attack.name)];
+            }
+            attempts(answer["stdout"].as_str().unwrap_or_default())
+        }
+        Control::Bare(arguments) => {
+            attempts(&text(&run_bare(Command::new(compiled("attack")).args(words(arguments))).stdout))
+        }
         Control::Unshared(arguments) => {
             let mut command = Command::new("unshare");
-            command.args(["-UrmpfniuC", "--mount-proc", "--"]).arg(compiled(attack.program)).args(arguments);
-            text(&run_bare(&mut command).stdout)
+            command.args(["-UrmpfniuC", "--mount-proc", "--"]).arg(compiled("attack")).args(words(arguments));
+            attempts(&text(&run_bare(&mut command).stdout))
         }
     };
-    // A JSON string keeps its line ends escaped.
-    attempts(&serde_json::from_str::<String>(&printed).unwrap_or(printed))
+    not_opened(attack, &opened)
 }
 
 /// The lines `attempt: end` of a program's output.
@@ -167,30 +246,24 @@ pub fn run_bare(command: &mut Command) -> Output {
     run_with(command.current_dir(directory.path()), b"", Duration::from_secs(60))
 }
 
-/// The path of a program of ours, compiled in the sandbox on first use.
+/// The path of a program of ours, or of all of them as `attack`: the file that the selftest carries, under that name.
 pub fn compiled(program: &str) -> PathBuf {
-    type Cache = BTreeMap<String, Arc<OnceLock<PathBuf>>>;
-    static CACHE: Mutex<Cache> = Mutex::new(BTreeMap::new());
-    let slot = CACHE.lock().expect("no test died in here").entry(program.to_owned()).or_default().clone();
-    slot.get_or_init(|| compile(program)).clone()
-}
-
-fn compile(program: &str) -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/attacks/programs");
-    let mut command = sandboxd();
-    command.args(["run", "--rootfs", "gcc", "--output", "16M", "--wall-time", "60s", "--memory", "512M"]);
-    for source in [format!("{program}.c"), "attack.h".to_owned()] {
-        command.arg("--file").arg(sources.join(source));
+    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
+    let attack = WRITTEN.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attacks");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let path = directory.join("attack");
+        // The shell writes it: a descriptor of ours, open for writing, could be inherited by what another test spawns in
+        // this moment, and the program could then not be executed (ETXTBSY).
+        let script = "cat > \"$0.$$\" && chmod 755 \"$0.$$\" && mv \"$0.$$\" \"$0\"";
+        let written = run_with(Command::new("sh").args(["-c", script]).arg(&path), PROGRAMS, Duration::from_secs(60));
+        assert!(written.status.success(), "{}", text(&written.stderr));
+        path
+    });
+    let path = attack.with_file_name(program);
+    if program != "attack" && !path.exists() {
+        // Another test may have been quicker.
+        let _ = std::os::unix::fs::symlink("attack", &path);
     }
-    let script =
-        format!("gcc -std=gnu17 -O1 -Wall -Wextra -Werror -static -o /tmp/program {program}.c && cat /tmp/program");
-    let output = run_with(command.args(["--", "sh", "-c", &script]), b"", Duration::from_secs(90));
-    assert!(output.status.success(), "{program}.c does not compile: {}", text(&output.stderr));
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attack-{program}"));
-    // The shell writes it: a descriptor of ours, open for writing, could be inherited by what another test spawns in
-    // this moment, and the program could then not be executed (ETXTBSY).
-    let script = "cat > \"$0.$$\" && chmod 755 \"$0.$$\" && mv \"$0.$$\" \"$0\"";
-    let written = run_with(Command::new("sh").args(["-c", script]).arg(&path), &output.stdout, Duration::from_secs(60));
-    assert!(written.status.success(), "{}", text(&written.stderr));
     path
 }
