@@ -4,7 +4,7 @@
 //! ```text
 //! words --plan (pure)--> Plan --supervisor--> cell --> Outcome --judge (pure)--> Verdict
 //! ```
-//! A face ([`cli`], and HTTP later) turns its own words into a [`words::request::Request`]. [`plan`] settles every
+//! A face ([`cli`] and those of [`api`]) turns its own words into a [`words::request::Request`]. [`plan`] settles every
 //! option against profile, limits and host, without I/O. The [`runner`] holds the streams and has the [`supervisor`]
 //! make cells. A cell is built by the steps of [`sandbox::sequence`], in that order, by three processes:
 //! ```text

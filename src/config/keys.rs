@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use sha2::{Digest as _, Sha256};
 
 use super::file::{File, Table, join, read_bounded};
 use super::service::Draft;
@@ -55,9 +54,7 @@ fn unbounded(name: &str, sha256: String) -> Key {
 }
 
 /// SHA-256 of a key.
-pub fn digest(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
-}
+pub use crate::words::settings::key_digest as digest;
 
 /// Two digits a byte.
 pub fn hex(bytes: &[u8]) -> String {

@@ -219,8 +219,9 @@ fn plan_check(
         RequestError::new("language", format!("{} has no check of its syntax", profile.name))
             .hint(format!("languages that have one: {}", names.join(", ")))
     })?;
+    let limits = profile.compile_limits();
     let command = command::of_step(&check.command, source, profile, &limits, &[], &[]);
-    let run = cell(around, profile.compile_limits(), command, Some(profile), files);
+    let run = cell(around, limits, command, Some(profile), files);
     Ok(Plan { language: Some(profile.name.clone()), rootfs: around.rootfs.to_owned(), compile: None, run })
 }
 

@@ -12,7 +12,7 @@ use super::golden::is_one_of;
 use super::{Finding, Mark, Options, PROGRAMS};
 use crate::machine::Machine;
 use crate::plan::{HOST_IMAGE, Plan, Surroundings, plan};
-use crate::runner::{self, Input, Sink, StepResult};
+use crate::runner::{self, InProcess, Input, Sink, StepResult};
 use crate::supervisor::Supervisor;
 use crate::words::host::CgroupKind;
 use crate::words::limits::Limits;
@@ -146,9 +146,10 @@ impl Trial<'_> {
                 runner::Stdin::Copy(OwnedFd::from(zeroes))
             }
         };
-        let input = Input { files: vec![&program], stdin };
+        let input = Input { files: vec![&program], stdin, compiled: None };
         let mut sink = Sink::capture();
-        let run = runner::run(supervisor, &plan, input, &mut sink, std::future::pending());
+        let mut cells = InProcess(supervisor);
+        let run = runner::run(&mut cells, &plan, input, &mut sink, std::future::pending());
         let result = self.runtime.block_on(run).context("the sandbox failed")?;
         let step = result.run.context("the run has no result")?;
         Ok((step, limits, result.cleanup))

@@ -2,8 +2,7 @@
 
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::config::keys::digest;
-use crate::words::settings::Key;
+use crate::words::settings::{Key, key_digest};
 
 /// All keys of the service, looked up by what a client presents.
 ///
@@ -42,7 +41,7 @@ impl Keys {
         if presented.is_empty() {
             return None;
         }
-        let hash = digest(presented);
+        let hash = key_digest(presented);
         let mut found = u32::MAX;
         for (index, (_, known)) in (0u32..).zip(&self.keys) {
             let equal: Choice = hash.ct_eq(known);
@@ -67,7 +66,7 @@ fn bytes(hex: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::{generate, hex};
+    use crate::config::keys::{digest, generate, hex};
     use crate::words::settings::LimitCeilings;
 
     fn key(name: &str, secret: &str) -> Key {

@@ -100,6 +100,12 @@ pub struct Key {
     pub admin: bool,
 }
 
+/// SHA-256 of a key, as [`Key::sha256`] has it in hexadecimal.
+pub fn key_digest(key: &str) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(key.as_bytes()).into()
+}
+
 /// Ceilings beneath a profile's own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LimitCeilings {
