@@ -172,7 +172,11 @@ impl Machine {
         Some(self.recipes_dir.as_path()).filter(|directory| directory.is_dir())
     }
 
-    fn image_source(&self, name: &str) -> Result<ImageSource, MachineError> {
+    /// What image `name` is made of.
+    ///
+    /// # Errors
+    /// It vanished, or is damaged.
+    pub fn image_source(&self, name: &str) -> Result<ImageSource, MachineError> {
         if name == HOST_IMAGE {
             let layout = HostRecipe::load(self.own_recipes())?.layout(Path::new("/"));
             return Ok(ImageSource::Synthetic(Synthetic {

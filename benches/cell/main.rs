@@ -6,8 +6,8 @@
 //! thread, because both matter to what a clone costs.
 
 mod measure;
+mod pool;
 mod readings;
-mod service;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,11 +43,7 @@ struct Section {
 const SECTIONS: [Section; 7] = [
     Section { name: "run", what: "`sandboxd run` as a whole process, against its peers", run: whole_processes },
     Section { name: "cell", what: "a cell inside one supervisor, against a bare fork and exec", run: cells },
-    Section {
-        name: "service",
-        what: "a supervisor process, with and without cells prepared ahead",
-        run: service::section,
-    },
+    Section { name: "pool", what: "a supervisor process, with and without cells prepared ahead", run: pool::section },
     Section { name: "steps", what: "where each microsecond of a cell goes", run: steps },
     Section { name: "memory", what: "memory of a supervisor and of a prepared cell", run: memory },
     Section { name: "many", what: "cells alive at once", run: many },

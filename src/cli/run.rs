@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
 
 use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,7 @@ use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, InProcess, Input, Sink, Stdin};
 use crate::sandbox::cell::{CellError, StepFailure, trace_time};
 use crate::sandbox::sequence;
+use crate::sandbox::stage::{ImageSource, Stage, StageError};
 use crate::sandbox::sys::monotonic_ns;
 use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Host, Privilege};
@@ -149,15 +151,29 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         let _context = runtime.enter();
         interruption()?
     };
+    // Not sooner: the runtime panics where the thread takes the last descriptors from under it.
+    if let Some(ahead) = &ahead {
+        ahead.build_stage(machine.image_source(&rootfs)?, &machine.host);
+    }
     let mut supervisor = machine.supervisor()?;
+    // A compile step is a cell of its own, and so is the question for a language's version.
+    if plan.compile.is_none() && !(json && profile.is_some()) {
+        supervisor.expect_one_cell();
+    }
     stopwatch.lap("open_supervisor");
     let ran = runtime.block_on(async {
-        machine.stage(&mut supervisor, &rootfs)?;
-        stopwatch.lap("build_stage");
-        if let Some(network) = ahead.and_then(Ahead::end) {
+        let (network, stage) = ahead.map(Ahead::end).unwrap_or_default();
+        if let Some(network) = network {
             supervisor.provide_network(network);
         }
+        if let Some(stage) = stage {
+            let stage = stage.map_err(|error| MachineError::Stage { image: rootfs.clone(), error })?;
+            supervisor.provide_stage(&rootfs, stage);
+        }
         stopwatch.lap("wait_for_thread");
+        // Where there was no thread.
+        machine.stage(&mut supervisor, &rootfs)?;
+        stopwatch.lap("build_stage");
         let mut sink = if json { Sink::capture() } else { Sink::forward() };
         let result = runner::run(&mut InProcess(&mut supervisor), &plan, input, &mut sink, interrupted).await;
         stopwatch.lap("run");
@@ -200,23 +216,39 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SANDBOX_FAILED)))
 }
 
-/// What every run needs and what depends on nothing of it, made in a thread of its own.
-struct Ahead(std::thread::JoinHandle<Option<OwnedFd>>);
+/// What takes long and can be made in a thread of its own: a network namespace, which depends on nothing of the run,
+/// and then the stage of its image.
+struct Ahead {
+    thread: std::thread::JoinHandle<MadeAhead>,
+    order: mpsc::Sender<(ImageSource, Privilege, bool)>,
+}
+
+type MadeAhead = (Option<OwnedFd>, Option<Result<Stage, StageError>>);
 
 impl Ahead {
     /// `None` where there is no room for a thread; all of it is then made where it is needed.
     fn begin() -> Option<Ahead> {
-        let thread = std::thread::Builder::new().spawn(|| {
-            crate::sandbox::seccomp::Policy::embedded();
+        let (order, orders) = mpsc::channel::<(ImageSource, Privilege, bool)>();
+        let thread = std::thread::Builder::new().spawn(move || {
             // What cannot be made here is tried again where its failure is told.
-            crate::sandbox::network::make_aside().ok()
+            let network = crate::sandbox::network::make_aside().ok();
+            let stage =
+                orders.recv().ok().map(|(source, privilege, overlay)| Stage::build_aside(&source, privilege, overlay));
+            (network, stage)
         });
-        thread.ok().map(Ahead)
+        thread.ok().map(|thread| Ahead { thread, order })
+    }
+
+    /// Has the stage of an image built next.
+    fn build_stage(&self, source: ImageSource, host: &Host) {
+        // The thread takes one order; where it has ended there will be no stage, which is then built without it.
+        let _ended = self.order.send((source, host.privilege, host.overlay));
     }
 
     /// Waits for the thread: cells are cloned from a process of one thread.
-    fn end(self) -> Option<OwnedFd> {
-        self.0.join().ok().flatten()
+    fn end(self) -> MadeAhead {
+        drop(self.order);
+        self.thread.join().unwrap_or_default()
     }
 }
 

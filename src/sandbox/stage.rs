@@ -17,6 +17,7 @@
 //! capabilities of its cell could remount the image writable. The stage is nowhere to be seen on the host and goes
 //! with the supervisor.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -115,17 +116,19 @@ impl Stage {
     /// # Errors
     /// The mount or file operation that failed, with its path.
     pub fn build(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<Stage, StageError> {
-        let home = Home::open()?;
-        let overlays = match source {
-            _ if !overlay => Vec::new(),
-            ImageSource::Layers(layers) => vec![Overlay::of_layers(layers.len())],
-            ImageSource::Synthetic(layout) => layout.binds.iter().filter_map(Overlay::of_bind).collect(),
-        };
-        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the stage"))?;
-        let built = build_in_place(source, privilege, overlay);
-        let namespace = built.and_then(|()| open_path("/proc/self/ns/mnt", OFlag::O_RDONLY));
+        let (home, overlays) = (Home::open()?, overlays_of(source, overlay));
+        let namespace = build_namespace(source, privilege, overlay);
         home.return_to().map_err(failed("return from the stage of", "an image"))?;
         Ok(Stage { namespace: namespace?, home, overlays })
+    }
+
+    /// As [`Stage::build`], on a thread that is about to end: it stays in the stage, and other threads do not notice.
+    ///
+    /// # Errors
+    /// As [`Stage::build`].
+    pub fn build_aside(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<Stage, StageError> {
+        let (home, overlays) = (Home::open()?, overlays_of(source, overlay));
+        Ok(Stage { namespace: build_namespace(source, privilege, overlay)?, home, overlays })
     }
 
     /// The overlays that a cell mounts over the image's read-only parts, in this order.
@@ -171,6 +174,21 @@ impl Overlay {
 const READ_ONLY: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
 /// Where the stage is put together; any directory that exists everywhere serves, since nobody else sees it.
 const STAGE: &str = "/tmp";
+
+fn overlays_of(source: &ImageSource, overlay: bool) -> Vec<Overlay> {
+    match source {
+        _ if !overlay => Vec::new(),
+        ImageSource::Layers(layers) => vec![Overlay::of_layers(layers.len())],
+        ImageSource::Synthetic(layout) => layout.binds.iter().filter_map(Overlay::of_bind).collect(),
+    }
+}
+
+/// Moves the calling thread into a new mount namespace and makes the stage there.
+fn build_namespace(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<OwnedFd, StageError> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the stage"))?;
+    build_in_place(source, privilege, overlay)?;
+    open_path("/proc/thread-self/ns/mnt", OFlag::O_RDONLY)
+}
 
 fn build_in_place(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<(), StageError> {
     let none = None::<&str>;
@@ -287,6 +305,15 @@ fn assemble_synthetic(layout: &Synthetic, binds: &[OwnedFd]) -> Result<(), Stage
     )
     .map_err(failed("mount a tmpfs on", "rootfs"))?;
     let inside = |path: &Path| Path::new("rootfs").join(path.strip_prefix("/").unwrap_or(path));
+    let mut made = HashSet::from([PathBuf::from("rootfs")]);
+    // Asking the kernel again for each of a dozen files in /etc would be half of the work.
+    let mut make_directories = |path: &Path| {
+        if made.contains(path) {
+            return Ok(());
+        }
+        made.extend(path.ancestors().map(Path::to_owned));
+        make_directories(path)
+    };
     for directory in &layout.directories {
         make_directories(&inside(directory))?;
     }

@@ -59,6 +59,8 @@ pub struct Supervisor {
     networks: Networks,
     cells_made: u64,
     pool: Pool,
+    /// True when nothing is left of the cgroups.
+    closed: bool,
 }
 
 /// The supervisor itself could not start.
@@ -79,31 +81,28 @@ impl Supervisor {
     /// No place for cgroups, or the kernel allows no user namespace.
     pub fn open(host: &Host, cgroup: &cgroup::Probe) -> Result<Supervisor, SupervisorError> {
         // Opened before the user namespace is made: what the user may do to cgroups is decided by who they were.
-        let cgroups = cgroup::open(cgroup, std::process::id())?;
-        let setup = |step| move |errno| SupervisorError::Setup { step, errno };
-        let ids = match host.privilege {
-            Privilege::Root => {
-                // The system call itself: libc's would wait for a thread that makes something ahead.
-                rustix::thread::set_thread_groups(&[])
-                    .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
-                    .map_err(setup("let go of supplementary groups"))?;
-                crate::sandbox::probe::id_range()
+        let mut cgroups = cgroup::open(cgroup, std::process::id())?;
+        let (ids, networks) = settle(host).inspect_err(|_| {
+            for error in cgroups.close() {
+                tracing::error!(%error, "left over");
             }
-            Privilege::Rootless => {
-                enter_user_namespace().map_err(setup("make a user namespace as an ordinary user"))?;
-                IdRange { first: 0, count: 1 }
-            }
-        };
+        })?;
         Ok(Supervisor {
             host: host.clone(),
             ids,
             cgroups,
             stages: HashMap::new(),
             programs: Vec::new(),
-            networks: Networks::open().map_err(setup("open the network namespace"))?,
+            networks,
             cells_made: 0,
             pool: Pool::new(PoolSize::default()),
+            closed: false,
         })
+    }
+
+    /// Promises that no more than one cell will be made, which then costs less; a second one is refused where it does.
+    pub fn expect_one_cell(&mut self) {
+        self.cgroups.expect_one_cell();
     }
 
     /// Makes now one part of the next cell that takes long; to be called when there is nothing else to do. False when
@@ -137,10 +136,15 @@ impl Supervisor {
     /// What could not be mounted.
     pub fn stage(&mut self, name: &str, source: &ImageSource) -> Result<(), StageError> {
         let stage = Stage::build(source, self.host.privilege, self.host.overlay)?;
+        self.provide_stage(name, stage);
+        Ok(())
+    }
+
+    /// Makes image `name` available to cells, by a stage that was built already.
+    pub fn provide_stage(&mut self, name: &str, stage: Stage) {
         // Cells of an earlier image of this name must not be used any more.
         self.pool.forget(name);
         self.stages.insert(name.to_owned(), stage);
-        Ok(())
     }
 
     /// A fresh cell under `plan`, whose image must be staged: one that was prepared ahead, or a new one.
@@ -191,21 +195,44 @@ impl Supervisor {
     /// Removes the supervisor's own cgroups, at the second attempt if need be; reports everything that could not be.
     pub fn close(mut self) -> Vec<CgroupError> {
         self.pool.clear();
-        match self.cgroups.close() {
-            errors if errors.is_empty() => errors,
-            _ => self.cgroups.close(),
+        let mut errors = self.cgroups.close();
+        if !errors.is_empty() {
+            errors = self.cgroups.close();
         }
+        self.closed = errors.is_empty();
+        errors
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.pool.clear();
-        // After `close` there is nothing left to remove.
+        if self.closed {
+            return;
+        }
         for error in self.cgroups.close() {
             tracing::error!(%error, "left over");
         }
     }
+}
+
+/// Puts this process where it can make cells from: the ids they may have, and its own network namespace.
+fn settle(host: &Host) -> Result<(IdRange, Networks), SupervisorError> {
+    let setup = |step| move |errno| SupervisorError::Setup { step, errno };
+    let ids = match host.privilege {
+        Privilege::Root => {
+            // The system call itself: libc's would wait for a thread that makes something ahead.
+            rustix::thread::set_thread_groups(&[])
+                .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+                .map_err(setup("let go of supplementary groups"))?;
+            crate::sandbox::probe::id_range()
+        }
+        Privilege::Rootless => {
+            enter_user_namespace().map_err(setup("make a user namespace as an ordinary user"))?;
+            IdRange { first: 0, count: 1 }
+        }
+    };
+    Ok((ids, Networks::open().map_err(setup("open the network namespace"))?))
 }
 
 /// A user namespace in which this process is root and may make mounts and further namespaces; with network and mount

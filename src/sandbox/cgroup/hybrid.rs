@@ -1,7 +1,7 @@
 //! The controllers on v1 hierarchies: hybrid systemd machines, Fly machines, old hosts.
 //!
-//! One group per cell and hierarchy: memory, pids, cpuacct; cpu only if a rate is asked (or it is co-mounted with
-//! cpuacct). `use_hierarchy` is taken for granted (always on since 5.11). An almost empty cgroup2 at `unified` is left
+//! One group per cell and hierarchy (the parent's own, where there will be one cell alone): memory, pids, cpuacct; cpu
+//! only if a rate is asked (or it is co-mounted with cpuacct). `use_hierarchy` is taken for granted (always on since 5.11). An almost empty cgroup2 at `unified` is left
 //! alone: a twin group there would buy `cgroup.kill` at the price of another mkdir and rmdir per run, and the death of
 //! init kills a cell just as surely.
 
@@ -116,7 +116,7 @@ pub(super) fn open(probe: &Probe, name: &str) -> Result<Box<dyn Backend>, Cgroup
     if let Err(error) = trees.prepare() {
         return Err(error.with_cleanup(remove_all(&trees.parents)));
     }
-    Ok(Box::new(Hybrid { trees: Arc::new(trees), swept, spare: None, spares_made: 0 }))
+    Ok(Box::new(Hybrid { trees: Arc::new(trees), swept, spare: None, spares_made: 0, one_cell: None }))
 }
 
 /// Creates `sandboxd.<pid>` by cgroups-rs, with only our controllers and below our own group: its stock hierarchy
@@ -180,6 +180,8 @@ struct Hybrid {
     /// Groups without limits yet, on every hierarchy, that wait for a cell.
     spare: Option<HybridCell>,
     spares_made: u64,
+    /// Set when there will be one cell alone; true once it has been made.
+    one_cell: Option<bool>,
 }
 
 /// Our parent groups, one per hierarchy, and which controller is where.
@@ -243,9 +245,15 @@ impl Backend for Hybrid {
     fn create_cell(&mut self, name: &str, limits: &GroupLimits) -> Result<Box<dyn CellGroup>, CgroupError> {
         check_cell_name(name)?;
         self.trees.check(limits)?;
-        let mut cell = match self.spare.take() {
-            Some(spare) => spare,
-            None => HybridCell::create(&self.trees, name, limits.cpu_rate.and(self.trees.cpu))?,
+        let mut cell = match (&mut self.one_cell, self.spare.take()) {
+            (None, Some(spare)) => spare,
+            (None, None) => HybridCell::create(&self.trees, name, limits.cpu_rate.and(self.trees.cpu))?,
+            (Some(made @ false), _) => {
+                *made = true;
+                HybridCell::create(&self.trees, OWN_GROUPS, self.trees.cpu)?
+            }
+            // Its limits would be beneath those of the first one.
+            (Some(true), _) => return Err(CgroupError::Invalid { what: "second cell of one", value: name.to_owned() }),
         };
         match cell.write_limits(limits) {
             Ok(()) => Ok(Box::new(cell)),
@@ -254,13 +262,17 @@ impl Backend for Hybrid {
     }
 
     fn prepare_ahead(&mut self) -> Result<bool, CgroupError> {
-        if self.spare.is_some() {
+        if self.spare.is_some() || self.one_cell.is_some() {
             return Ok(false);
         }
         self.spares_made += 1;
         let name = format!("spare-{}", self.spares_made);
         self.spare = Some(HybridCell::create(&self.trees, &name, self.trees.cpu)?);
         Ok(true)
+    }
+
+    fn expect_one_cell(&mut self) {
+        self.one_cell = Some(false);
     }
 
     fn kind(&self) -> Kind {
@@ -277,6 +289,9 @@ impl Backend for Hybrid {
         errors
     }
 }
+
+/// The name, relative to our parent groups, of these themselves.
+const OWN_GROUPS: &str = "";
 
 #[derive(Debug)]
 struct HybridCell {
@@ -314,7 +329,9 @@ impl HybridCell {
         let trees = Arc::clone(&self.trees);
         for tree in [trees.memory, trees.pids, trees.cpuacct].into_iter().chain(cpu) {
             if !self.used.contains(&tree) {
-                trees.parents[tree].group().create(&self.name)?;
+                if self.name != OWN_GROUPS {
+                    trees.parents[tree].group().create(&self.name)?;
+                }
                 self.used.push(tree);
             }
         }
@@ -367,6 +384,10 @@ impl HybridCell {
     }
 
     fn remove_groups(&self) -> Vec<CgroupError> {
+        if self.name == OWN_GROUPS {
+            // They go with the backend.
+            return Vec::new();
+        }
         let remove = |tree: &usize| self.trees.parents[*tree].group().remove(&self.name).err();
         self.used.iter().filter_map(remove).collect()
     }
@@ -393,7 +414,10 @@ impl CellGroup for HybridCell {
         let inside = |(controller, tree): (&str, usize)| {
             let group = mounts::membership(&memberships, controller);
             let below = group.and_then(|group| group.strip_prefix(self.trees.groups[tree].as_str()));
-            below.and_then(|below| below.strip_prefix('/')) == Some(self.name.as_str())
+            match self.name.as_str() {
+                OWN_GROUPS => below == Some(""),
+                name => below.and_then(|below| below.strip_prefix('/')) == Some(name),
+            }
         };
         Ok(roles.into_iter().chain(cpu).all(inside))
     }

@@ -136,6 +136,9 @@ pub trait Backend: Send + fmt::Debug {
     fn prepare_ahead(&mut self) -> Result<bool, CgroupError> {
         Ok(false)
     }
+    /// Promises that one cell will be made and no second one: where the layout allows it, that cell gets our parent
+    /// group itself, which spares making and removing another.
+    fn expect_one_cell(&mut self) {}
     fn kind(&self) -> Kind;
     /// What `open` found of dead owners.
     fn swept(&self) -> &Swept;
