@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::control::{Control, FromFront, ToFront};
 use super::handover;
 use crate::config::Config;
+use crate::sandbox::cgroup;
 use crate::sandbox::sys;
 use crate::service::handover::Handover;
 use crate::words::settings::{Listen, ServiceSettings};
@@ -67,8 +68,18 @@ pub struct Options {
 /// It cannot start: configuration, a layer that is required, an address in use.
 pub fn main(options: &Options) -> anyhow::Result<()> {
     let (config, settings) = (options.load)()?;
+    // Before anything is asked of the machine, which may take a cell of its own.
+    let mut aside = cgroup::step_aside(config.cgroup, config.cgroup_parent.as_deref())?;
+    let result = serve(options, &config, &settings);
+    for error in aside.back() {
+        tracing::error!(%error, "left over");
+    }
+    result
+}
+
+fn serve(options: &Options, config: &Config, settings: &ServiceSettings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handover = runtime.block_on(checked_handover(&config, &settings))?;
+    let handover = runtime.block_on(checked_handover(config, settings))?;
     let (uid, gid) = account(&settings.user);
     make_state_dir(&settings.state_dir, uid, gid)?;
     raise_descriptors()?;

@@ -216,6 +216,29 @@ pub fn open(probe: &Probe, owner_pid: u32) -> Result<Box<dyn Backend>, CgroupErr
     }
 }
 
+/// This process out of the way of the controllers: see [`step_aside`].
+#[derive(Debug)]
+pub struct Aside(Option<v2::StepAside>);
+
+/// For a service of several processes, before the first of the others is started: on v2, where this process is alone in a
+/// group that was delegated to it, moves it into `sandboxd.supervisor`, where its children are born. Then every one of
+/// them finds the delegated group free for cells; else they would find it taken, by one another, and go further up.
+pub fn step_aside(choice: Choice, parent: Option<&str>) -> Result<Aside, CgroupError> {
+    // Where nothing can be enforced, whoever needs it says so.
+    let Ok(probe) = probe(choice, parent) else { return Ok(Aside(None)) };
+    match probe.hierarchies.as_slice() {
+        [hierarchy] if hierarchy.step_aside => v2::step_aside(hierarchy).map(|aside| Aside(Some(aside))),
+        _ => Ok(Aside(None)),
+    }
+}
+
+impl Aside {
+    /// Goes back once the others have ended; may be repeated after an error.
+    pub fn back(&mut self) -> Vec<CgroupError> {
+        self.0.as_mut().map(v2::StepAside::back).unwrap_or_default()
+    }
+}
+
 impl GroupLimits {
     /// Zero is not "unlimited", and the kernel's rounding is no place to find out about nonsense.
     fn check(&self) -> Result<(), CgroupError> {

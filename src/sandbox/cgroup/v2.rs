@@ -52,9 +52,18 @@ pub(super) fn open(probe: &Probe, name: &str) -> Result<Box<dyn Backend>, Cgroup
     }
 }
 
+/// Steps aside without making a group for cells.
+pub(super) fn step_aside(hierarchy: &Hierarchy) -> Result<StepAside, CgroupError> {
+    let mut aside = StepAside { base: Dir::open(&hierarchy.directory, LABEL)?, moved: false, enabled: vec![] };
+    match aside.go(hierarchy) {
+        Ok(()) => Ok(aside),
+        Err(error) => Err(error.with_cleanup(aside.back())),
+    }
+}
+
 /// Our own processes out of the way of the controllers, and back again.
 #[derive(Debug)]
-struct StepAside {
+pub(super) struct StepAside {
     base: Dir,
     moved: bool,
     /// Controllers to be disabled again at the end.
@@ -82,7 +91,7 @@ impl StepAside {
     }
 
     /// Undoes it, unless other processes of the service have come to live there; may be repeated after an error.
-    fn back(&mut self) -> Vec<CgroupError> {
+    pub(super) fn back(&mut self) -> Vec<CgroupError> {
         let mut errors = Vec::new();
         if !self.moved {
             return errors;

@@ -2,8 +2,12 @@
 //! 1. the group named by the configuration;
 //! 2. our own group, if we are alone in it (systemd's `Delegate=yes`, a container): we step aside into
 //!    `sandboxd.supervisor`, since a group with processes of its own cannot hand controllers to its children;
-//! 3. the nearest group above us that has memory and pids enabled for its children;
-//! 4. the root of what we can see, enabling them there.
+//! 3. the nearest group above us that has memory, pids and cpu enabled for its children;
+//! 4. the root of what we can see, enabling them there;
+//! 5. the nearest group above us that has at least memory and pids enabled for its children.
+//!
+//! Memory and pids alone come last because runs have a cpu rate unless told otherwise, and systemd enables no cpu in
+//! most of its slices: what is started from a shell or by a unit without `Delegate=` would find nothing else.
 
 use super::dir::Dir;
 use super::error::CgroupError;
@@ -29,16 +33,24 @@ pub(super) fn probe(view: &View, unified: bool, parent: Option<&str>) -> Result<
         Some(group) => Dir::open(&directory, LABEL).and_then(|dir| Place::here(dir, group, group == own))?,
         None => {
             let mut found = None;
+            let mut lesser = None;
             for (directory, group) in upwards(&directory, own, &mount.mount_point) {
                 let dir = Dir::open(directory, LABEL)?;
                 let alone = group == own && !group.ends_with(SUPERVISOR);
-                let place = Place::here(dir, group, alone)?;
                 let top = directory == mount.mount_point;
-                if place.ready || (place.possible && (place.step_aside || top)) {
+                let mut place = Place::here(dir, group, alone)?;
+                // At the root, what is available can be had.
+                place.ready &= !top || place.enabled == place.available;
+                let may_enable = place.possible && !place.ready && (place.step_aside || top);
+                if (may_enable && place.available == WANTED) || (place.ready && place.enabled == WANTED) {
                     found = Some(place);
                     break;
                 }
+                if place.ready || may_enable {
+                    lesser.get_or_insert(place);
+                }
             }
+            let found = found.or(lesser);
             found.ok_or_else(|| {
                 unavailable(format!("no group at or above {} can hand us memory and pids", directory.display()))
             })?
@@ -150,12 +162,14 @@ mod tests {
         let within = "/system.slice/sandboxd.service/sandboxd.supervisor";
 
         type Row<'a> = (&'a [(&'a str, &'a str, &'a str, &'a str)], &'a str, Option<&'a str>, &'a str, bool, usize);
-        let table: [Row; 8] = [
+        let table: [Row; 10] = [
             // Delegated and alone: step aside, enable all three.
             (&[root, slice, alone], service, None, service, true, 3),
-            // Not alone, or nothing to hand out: the slice above has what is needed.
-            (&[root, slice, shared], service, None, "/system.slice", false, 0),
-            (&[root, slice, bare], service, None, "/system.slice", false, 0),
+            // Not alone, or nothing to hand out: a slice above has what is needed, or the root, or they have the most of it.
+            (&[root, ("/system.slice", ALL, "cpu memory pids", ""), shared], service, None, "/system.slice", false, 0),
+            (&[root, slice, shared], service, None, "/", false, 0),
+            (&[("/", ALL, "memory pids", "1"), slice, bare], service, None, "/", false, 3),
+            (&[("/", "memory pids", "memory pids", "1"), slice, bare], service, None, "/system.slice", false, 0),
             // A second supervisor of the same service.
             (&[root, slice, prepared, beside], within, None, service, false, 0),
             // The configuration's word comes first.
