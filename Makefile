@@ -7,8 +7,12 @@ RELEASE := target/release/sandboxd
 # Linked statically (and position-independent): a run at the terminal starts 0.4 to 0.8 ms sooner, which is a tenth of it.
 BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static
 
+# A package's files are below /usr, whose units are not the administrator's.
+PREFIX  ?= /usr/local
+UNITS   := $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/systemd/system
+
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench rootfs rootfs-all languages check selftest lint man install clean
+.PHONY: help build run test bench test-hosts rootfs rootfs-all languages check selftest lint man install install-files deb clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +31,13 @@ test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
+
+test-hosts: ## Try the service on other kinds of machines: cgroup v2 (UML), Debian with systemd (QEMU); minutes
+	@scripts/setup cc mmdebstrap mkfs.erofs mkfs.ext4 qemu-system-x86_64 linux.uml dpkg-deb
+	$(BUILD_RELEASE)
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build python
+	@$(MAKE) --no-print-directory man
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_VM=1 $(CARGO) test --test hosts -- --nocapture
 
 bench: ## Measure cells against the bare command and bubblewrap (minutes)
 	@scripts/setup cc mmdebstrap mkfs.erofs bwrap
@@ -62,17 +73,24 @@ man: build ## Write man pages and completions into target/man and target/complet
 	@mkdir -p target/completions
 	@for shell in bash zsh fish; do $(RELEASE) completions $$shell > target/completions/sandboxd.$$shell; done
 
-install: build man ## Install the program, man pages, completions and unit files below $(DESTDIR)
-	install -D -m 755 $(RELEASE) $(DESTDIR)/usr/local/bin/sandboxd
-	install -d $(DESTDIR)/usr/local/share/man/man1
-	install -m 644 target/man/*.1 $(DESTDIR)/usr/local/share/man/man1
-	install -D -m 644 target/completions/sandboxd.bash $(DESTDIR)/usr/local/share/bash-completion/completions/sandboxd
-	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/sandboxd
-	sed 's,/usr/bin/sandboxd,/usr/local/bin/sandboxd,' systemd/sandboxd.service > $(DESTDIR)/etc/systemd/system/sandboxd.service
-	install -m 644 systemd/sandboxd.slice systemd/sandboxd.socket $(DESTDIR)/etc/systemd/system
+install: build man install-files ## Install the program, man pages, completions and unit files below $(DESTDIR)$(PREFIX)
+
+install-files:
+	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/sandboxd
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 target/completions/sandboxd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sandboxd
+	install -d $(DESTDIR)$(UNITS) $(DESTDIR)/etc/sandboxd
+	sed 's,/usr/bin/sandboxd,$(PREFIX)/bin/sandboxd,' systemd/sandboxd.service > $(DESTDIR)$(UNITS)/sandboxd.service
+	chmod 644 $(DESTDIR)$(UNITS)/sandboxd.service
+	install -m 644 systemd/sandboxd.slice systemd/sandboxd.socket $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sandboxd.sysusers $(DESTDIR)/usr/lib/sysusers.d/sandboxd.conf
 	install -D -m 644 systemd/sandboxd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/sandboxd.conf
 	[ -e $(DESTDIR)/etc/sandboxd/config.toml ] || install -m 640 systemd/config.toml $(DESTDIR)/etc/sandboxd/config.toml
+
+deb: build man ## Pack it as a Debian package: target/sandboxd_VERSION_ARCHITECTURE.deb
+	@scripts/setup dpkg-deb
+	scripts/deb
 
 clean: ## Remove what cargo built (images stay: sandboxd rootfs remove)
 	$(CARGO) clean
