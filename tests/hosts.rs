@@ -49,3 +49,15 @@ fn pure_cgroup_v2_enforces_every_limit() {
     assert_eq!((status(7).as_str(), &answers[7]["exit_code"]), ("nonzero_exit", &serde_json::json!(3)));
     assert_eq!(answers[8]["evidence"]["denied_syscalls"][0]["name"], "unshare", "{}", answers[8]);
 }
+
+/// Minutes of an emulated machine: `make test-hosts` asks for it.
+#[test]
+fn a_debian_machine_with_systemd_runs_the_service_and_survives_a_power_cut() {
+    if std::env::var_os("SANDBOXD_TEST_VM").is_none() {
+        eprintln!("skipped: `make test-hosts` runs it");
+        return;
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let status = std::process::Command::new(root.join("tests/vm/run")).current_dir(root).status().unwrap();
+    assert!(status.success(), "{status}: the lines of FAIL above say what is wrong");
+}
