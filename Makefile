@@ -86,7 +86,7 @@ install-files:
 	install -m 644 systemd/sandboxd.slice systemd/sandboxd.socket $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sandboxd.sysusers $(DESTDIR)/usr/lib/sysusers.d/sandboxd.conf
 	install -D -m 644 systemd/sandboxd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/sandboxd.conf
-	[ -e $(DESTDIR)/etc/sandboxd/config.toml ] || install -m 640 systemd/config.toml $(DESTDIR)/etc/sandboxd/config.toml
+	[ -e $(DESTDIR)/etc/sandboxd/config.toml ] || install -m 644 systemd/config.toml $(DESTDIR)/etc/sandboxd/config.toml
 
 deb: build man ## Pack it as a Debian package: target/sandboxd_VERSION_ARCHITECTURE.deb
 	@scripts/setup dpkg-deb
