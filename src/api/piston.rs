@@ -40,7 +40,7 @@ pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/runtimes", get(runtimes))
         .route("/execute", axum::routing::post(execute))
-        .route("/packages", get(packages).post(no_packages).delete(no_packages))
+        .route("/packages", get(packages).post(install).delete(uninstall))
         .route("/connect", get(piston_socket::connect))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -140,7 +140,21 @@ pub async fn packages(State(service): State<Arc<Service>>) -> Json<Vec<Package>>
     Json(current.profiles.iter().filter_map(package).collect())
 }
 
-async fn no_packages() -> PistonError {
+/// Piston installs a language so; here its operator does.
+#[utoipa::path(post, path = "/api/v2/packages", tag = "piston",
+               responses((status = 403, description = "Always", body = PistonMessage)))]
+pub async fn install() -> PistonError {
+    no_packages()
+}
+
+/// The same of taking one away.
+#[utoipa::path(delete, path = "/api/v2/packages", tag = "piston",
+               responses((status = 403, description = "Always", body = PistonMessage)))]
+pub async fn uninstall() -> PistonError {
+    no_packages()
+}
+
+fn no_packages() -> PistonError {
     let message = "languages are installed by the operator: sandboxd rootfs build";
     PistonError(Refusal::new(Class::Forbidden, "not_by_http", message))
 }
