@@ -8,7 +8,7 @@ RELEASE := target/release/sandboxd
 BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench rootfs rootfs-all languages check selftest lint man install clean
+.PHONY: help build run test test-clients bench rootfs rootfs-all languages check selftest lint man install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
+
+test-clients: ## Run clients that others wrote against the service, with the one that takes minutes to build
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 python3
+	$(BUILD_RELEASE)
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --test clients -- --include-ignored
 
 bench: ## Measure cells against the bare command and bubblewrap (minutes)
 	@scripts/setup cc mmdebstrap mkfs.erofs bwrap
