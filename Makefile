@@ -26,7 +26,7 @@ test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
 	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
-	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast
 
 test-clients: ## Run clients that others wrote against the service, with the one that takes minutes to build
 	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 python3
