@@ -12,7 +12,7 @@ PREFIX  ?= /usr/local
 UNITS   := $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench test-hosts rootfs rootfs-all languages check selftest lint man install install-files deb clean
+.PHONY: help build run test test-clients test-hosts bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,13 @@ test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
 	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
-	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast
+
+test-clients: ## Run clients that others wrote against the service, with the one that takes minutes to build
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 python3
+	$(BUILD_RELEASE)
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
+	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --test clients -- --include-ignored
 
 test-hosts: ## Try the service on other kinds of machines: cgroup v2 (UML), Debian with systemd (QEMU); minutes
 	@scripts/setup cc mmdebstrap mkfs.erofs mkfs.ext4 qemu-system-x86_64 linux.uml dpkg-deb

@@ -21,7 +21,9 @@ pub struct Answer {
     #[serde(flatten)]
     pub run: StepAnswer,
     pub compile: Option<StepAnswer>,
-    /// The compile step is that of an earlier run of the same sources.
+    /// The compile step is that of an earlier run of the same sources; absent when it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     pub compile_cached: bool,
     /// Files that the request wanted back.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -474,3 +474,50 @@ fn runs_beyond_the_queue_are_refused_at_once_and_those_in_it_get_their_turn() {
     served.wait_for(&slow, |answer| answer["status"] == "ok");
     served.end();
 }
+
+#[test]
+fn traces_go_to_the_collector_and_a_collector_that_is_not_there_harms_nothing() {
+    if !common::is_root() {
+        return;
+    }
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = collector.local_addr().unwrap().port();
+    let served = Served::start(&format!("otel_endpoint = \"http://127.0.0.1:{port}\""));
+    assert_eq!(served.execute(&hello()).0, 200);
+    // Batches go out every few seconds. gRPC begins as every HTTP/2 connection does.
+    collector.set_nonblocking(true).unwrap();
+    let mut connection = None;
+    soon("the collector is called", || {
+        connection = collector.accept().ok().map(|(stream, _)| stream);
+        connection.is_some()
+    });
+    let mut preface = [0; 14];
+    let mut stream = connection.unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    std::io::Read::read_exact(&mut stream, &mut preface).unwrap();
+    assert_eq!(&preface, b"PRI * HTTP/2.0");
+    drop((stream, collector));
+    assert_eq!(served.execute(&hello()).0, 200);
+    served.end();
+}
+
+#[test]
+fn log_lines_are_json_on_demand_and_carry_the_request_id() {
+    if !common::is_root() {
+        return;
+    }
+    let served = Served::start("log_format = \"json\"");
+    let response = agent()
+        .post(format!("{}/api/execute", served.base))
+        .header("x-request-id", "my-own-id-1")
+        .send_json(hello())
+        .unwrap();
+    assert_eq!(response.headers()["x-request-id"], "my-own-id-1");
+    soon("the line of the request", || served.log().contains("my-own-id-1"));
+    let log = served.log();
+    let line = log.lines().find(|line| line.contains("my-own-id-1")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!((&line["target"], &line["level"]), (&json!("requests"), &json!("INFO")), "{line}");
+    served.end();
+}

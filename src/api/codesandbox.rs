@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::caller::Identity;
 use super::execute::duration_ms;
-use super::seeds::{self, SeedError, SeedErrorBody};
+use super::seeds::{self, SeedError, SeedRunRefusals};
 use super::{body, function, workers};
 use crate::answer::{Answer, Thrown};
 use crate::service::execution::Execution;
@@ -32,6 +32,7 @@ pub struct RunBody {
     /// Name or alias; a function's is JavaScript unless it is named.
     pub language: Option<String>,
     /// Longest wall time in seconds.
+    #[schema(exclusive_minimum = 0.0)]
     pub timeout: Option<f64>,
     /// Function mode: the value of `context`.
     pub context: Option<Value>,
@@ -74,7 +75,7 @@ pub struct RunAnswer {
     post, operation_id = "codesandbox_execute", path = "/execute", operation_id = "execute_code", tag = "codesandbox", request_body = RunBody,
     responses(
         (status = 200, description = "What came of it; an error of the code is one in the answer", body = RunAnswer),
-        (status = "4XX", body = SeedErrorBody), (status = "5XX", body = SeedErrorBody),
+        SeedRunRefusals,
     )
 )]
 pub async fn execute(

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::service::rate::RateState;
 use crate::service::refusal::{Class, Refusal};
@@ -25,6 +25,81 @@ pub struct ErrorDetail {
     pub hint: Option<String>,
     /// The part of the request that is at fault, where it is one.
     pub field: Option<String>,
+}
+
+/// For the OpenAPI document: what a request that runs something may be refused with, in a face's own shape of errors.
+macro_rules! run_refusals {
+    ($name:ident, $body:ident) => {
+        #[derive(utoipa::IntoResponses)]
+        #[allow(dead_code)]
+        pub enum $name {
+            /// The request is not understood, or asks for more than there is
+            #[response(status = 400)]
+            BadRequest($body),
+            /// A key is required, or the one given is wrong
+            #[response(status = 401)]
+            Unauthorized($body),
+            /// The key, or the operator's policy, does not allow it
+            #[response(status = 403)]
+            Forbidden($body),
+            /// The body took too long to arrive
+            #[response(status = 408)]
+            Timeout($body),
+            /// The body, or the code in it, is too large
+            #[response(status = 413)]
+            TooLarge($body),
+            /// The body is no JSON by its content type
+            #[response(status = 415)]
+            UnsupportedMediaType($body),
+            /// One request too many; `Retry-After` says when to come again
+            #[response(status = 429)]
+            TooManyRequests($body),
+            /// The sandbox failed
+            #[response(status = 500)]
+            Internal($body),
+            /// No room now; `Retry-After` says when to come again
+            #[response(status = 503)]
+            Unavailable($body),
+        }
+    };
+}
+
+/// The same of a request that reads what there is.
+macro_rules! read_refusals {
+    ($name:ident, $body:ident) => {
+        #[derive(utoipa::IntoResponses)]
+        #[allow(dead_code)]
+        pub enum $name {
+            /// A parameter is not understood, or out of range
+            #[response(status = 400)]
+            BadRequest($body),
+            /// A key is required, or the one given is wrong
+            #[response(status = 401)]
+            Unauthorized($body),
+            /// There is no such thing, or it is not the caller's
+            #[response(status = 404)]
+            NotFound($body),
+            /// The history cannot be read
+            #[response(status = 500)]
+            Internal($body),
+        }
+    };
+}
+pub(super) use {read_refusals, run_refusals};
+
+run_refusals!(NativeRunRefusals, ErrorBody);
+read_refusals!(NativeReadRefusals, ErrorBody);
+
+/// What a request for the operator's eyes may be refused with.
+#[derive(IntoResponses)]
+#[allow(dead_code)]
+pub enum OperatorRefusals {
+    /// A key is required, or the one given is wrong
+    #[response(status = 401)]
+    Unauthorized(ErrorBody),
+    /// The key is not an administrator's
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
 }
 
 /// A refusal in the native shape.

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Id, Parameters};
 use super::caller::Identity;
-use super::error::{ErrorBody, NativeError, add_rate_headers};
+use super::error::{NativeError, NativeReadRefusals, NativeRunRefusals, add_rate_headers};
 use super::{body, stream};
 use crate::answer::{self, Answer};
 use crate::history::ListQuery;
@@ -49,6 +49,7 @@ pub struct ExecuteBody {
     #[serde(default)]
     pub limits: LimitsBody,
     /// Longest wall time: up to 60 these are seconds, above it milliseconds. `limits.wall_time_ms` never guesses.
+    #[schema(exclusive_minimum = 0.0)]
     pub timeout: Option<f64>,
     /// Answer with events as they come (SSE), as `Accept: text/event-stream` does.
     #[serde(default)]
@@ -93,7 +94,9 @@ pub enum Encoding {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsBody {
+    #[schema(exclusive_minimum = 0.0)]
     pub wall_time_ms: Option<f64>,
+    #[schema(exclusive_minimum = 0.0)]
     pub cpu_time_ms: Option<f64>,
     pub memory_bytes: Option<u64>,
     pub processes: Option<u32>,
@@ -146,9 +149,54 @@ pub struct Accepted {
     pub id: String,
     #[serde(rename = "executionId")]
     pub execution_id: String,
-    /// `queued` or `running`.
+    #[schema(value_type = GoingOn)]
     pub status: &'static str,
     pub language: Option<String>,
+    pub timestamp: String,
+}
+
+/// For the OpenAPI document: the status of an execution that has not ended.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code)]
+pub enum GoingOn {
+    Queued,
+    Running,
+}
+
+/// For the OpenAPI document: one of the events that come, as its lines say.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct ServerSentEvent {
+    /// Number of the event, to go on from as `Last-Event-ID`.
+    pub id: Option<String>,
+    /// Its type, as in the data.
+    pub event: Option<String>,
+    /// JSON: `type` and what belongs to it.
+    pub data: String,
+}
+
+/// For the OpenAPI document: an execution as far as it has got.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code)]
+pub enum Found {
+    Ended(Box<ExecuteAnswer>),
+    GoesOn(Accepted),
+    Interrupted(Interrupted),
+}
+
+/// For the OpenAPI document: an execution during which the service ended, as [`recorded`] tells it.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct Interrupted {
+    pub id: String,
+    #[schema(rename = "executionId")]
+    pub execution_id: String,
+    #[schema(pattern = "^interrupted$")]
+    pub status: String,
+    pub language: String,
+    pub message: String,
     pub timestamp: String,
 }
 
@@ -178,25 +226,30 @@ pub struct Listing {
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListParameters {
-    /// 1 to 100.
+    /// 20 unless it is given.
+    #[param(minimum = 1, maximum = 100, nullable = false)]
     pub limit: Option<u32>,
     #[serde(default)]
     pub offset: u64,
     /// Executions older than this one.
+    #[param(nullable = false)]
     pub before: Option<String>,
+    #[param(nullable = false)]
     pub language: Option<String>,
+    #[param(nullable = false)]
     pub status: Option<String>,
 }
 
 #[utoipa::path(
     post, path = "/api/execute", tag = "native", request_body = ExecuteBody,
     responses(
-        (status = 200, description = "The verdict; whatever the program did is no error", body = ExecuteAnswer),
+        (status = 200, description = "The verdict; whatever the program did is no error. Or events as they come, if those \
+                                      are accepted",
+         content((ExecuteAnswer = "application/json"), (ServerSentEvent = "text/event-stream"), (Value = "application/x-ndjson"))),
         (status = 202, description = "Accepted, with `async`", body = Accepted),
-        (status = "4XX", description = "The request is at fault", body = ErrorBody),
-        (status = 503, description = "No room now", body = ErrorBody),
-        (status = 500, description = "The sandbox failed", body = ErrorBody),
+        NativeRunRefusals,
     )
 )]
 pub async fn execute(
@@ -377,7 +430,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 
 #[utoipa::path(
     get, path = "/api/execute", tag = "native", params(ListParameters),
-    responses((status = 200, body = Listing), (status = "4XX", body = ErrorBody))
+    responses((status = 200, body = Listing), NativeReadRefusals)
 )]
 pub async fn list(
     State(service): State<Arc<Service>>,
@@ -418,8 +471,8 @@ pub async fn listing(service: &Arc<Service>, caller: &Caller, parameters: ListPa
 #[utoipa::path(
     get, path = "/api/execute/{id}", tag = "native", params(("id" = String, Path, description = "Id of the execution")),
     responses(
-        (status = 200, description = "The verdict, or where it stands", body = ExecuteAnswer),
-        (status = 404, body = ErrorBody),
+        (status = 200, description = "The verdict, or where it stands", body = Found),
+        NativeReadRefusals,
     )
 )]
 pub async fn one(State(service): State<Arc<Service>>, identity: Identity, Id(id): Id) -> Result<Response, NativeError> {
@@ -439,8 +492,8 @@ pub async fn one(State(service): State<Arc<Service>>, identity: Identity, Id(id)
 #[utoipa::path(
     delete, path = "/api/execute/{id}", tag = "native", params(("id" = String, Path, description = "Id of the execution")),
     responses(
-        (status = 200, description = "It has ended; if it had not before, by this", body = ExecuteAnswer),
-        (status = 404, body = ErrorBody),
+        (status = 200, description = "It has ended; if it had not before, by this", body = Found),
+        NativeReadRefusals,
     )
 )]
 pub async fn cancel(
@@ -464,7 +517,11 @@ pub async fn cancel(
     get, path = "/api/execute/{id}/events", tag = "native",
     params(("id" = String, Path, description = "Id of the execution"),
            ("Last-Event-ID" = Option<u64>, Header, description = "Events after this one only")),
-    responses((status = 200, description = "Server-sent events, or NDJSON if that is accepted"), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, description = "Server-sent events, or NDJSON if that is accepted",
+         content((ServerSentEvent = "text/event-stream"), (Value = "application/x-ndjson"))),
+        NativeReadRefusals,
+    )
 )]
 pub async fn events(
     State(service): State<Arc<Service>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use super::caller::Identity;
 use super::codesandbox::raw;
 use super::execute::{timestamp_ms, unknown};
 use super::function;
-use super::seeds::{SeedError, SeedErrorBody};
+use super::seeds::{SeedError, SeedReadRefusals};
 use crate::answer::Thrown;
 use crate::history::{Details, ListQuery, RUNNING, Record};
 use crate::service::refusal::{Class, Refusal};
@@ -27,8 +27,10 @@ const RECORD_RETRY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ExecutionsParameters {
-    /// 1 to 100; 20 unless it is given.
+    /// 20 unless it is given.
+    #[param(minimum = 1, maximum = 100, nullable = false)]
     pub limit: Option<u32>,
     #[serde(default)]
     pub offset: u64,
@@ -63,9 +65,15 @@ pub struct PastExecution {
     pub created_at: String,
     pub completed_at: Option<String>,
     pub audit: Audit,
-    /// What only one execution is asked for.
+}
+
+/// A run with what only one execution is asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DetailedExecution {
     #[serde(flatten)]
-    pub details: Option<PastDetails>,
+    pub execution: PastExecution,
+    #[serde(flatten)]
+    pub details: PastDetails,
 }
 
 /// Who asked for what.
@@ -101,7 +109,7 @@ pub struct PastDetails {
     #[schema(value_type = Option<Value>)]
     pub result: Option<Box<RawValue>>,
     /// Function mode: its console calls.
-    #[schema(value_type = Vec<super::workers::Log>)]
+    #[schema(value_type = Option<Vec<super::workers::Log>>)]
     pub logs: Option<Box<RawValue>>,
     pub error_detail: Option<Thrown>,
     /// What was written to stdout, as far as it was kept.
@@ -110,8 +118,8 @@ pub struct PastDetails {
 }
 
 #[utoipa::path(
-    get, operation_id = "executions_list", path = "/executions", operation_id = "list_executions", tag = "workers", params(ExecutionsParameters),
-    responses((status = 200, body = Executions), (status = "4XX", body = SeedErrorBody))
+    get, path = "/executions", operation_id = "list_executions", tag = "workers", params(ExecutionsParameters),
+    responses((status = 200, body = Executions), SeedReadRefusals)
 )]
 pub async fn list(
     State(service): State<Arc<Service>>,
@@ -134,21 +142,22 @@ pub async fn list(
 }
 
 #[utoipa::path(
-    get, operation_id = "executions_one", path = "/executions/{id}", operation_id = "get_execution", tag = "workers", params(("id" = String, Path, description = "Id of the execution")),
-    responses((status = 200, body = PastExecution), (status = "4XX", body = SeedErrorBody))
+    get, path = "/executions/{id}", operation_id = "get_execution", tag = "workers", params(("id" = String, Path, description = "Id of the execution")),
+    responses((status = 200, body = DetailedExecution), SeedReadRefusals)
 )]
 pub async fn one(
     State(service): State<Arc<Service>>,
     identity: Identity,
-    Path(id): Path<String>,
-) -> Result<Json<PastExecution>, SeedError> {
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<DetailedExecution>, SeedError> {
     let caller = identity.caller()?;
+    let Path(id) = id.map_err(|_| Refusal::bad("bad_request", "id", "the id in the path is no text"))?;
     if service.history.is_none() {
         let refusal = Refusal::new(Class::NotFound, "no_history", "this service keeps no history");
         return Err(refusal.hint("an operator turns it on with history.enabled = true").into());
     }
     let record = recorded(&service, &caller, &id).await?;
-    Ok(Json(past(record.ok_or_else(|| unknown(&id))?)))
+    Ok(Json(detailed(record.ok_or_else(|| unknown(&id))?)))
 }
 
 /// What the history says of an execution. Writing goes on behind the answers; whoever asks for a run that has ended is
@@ -166,11 +175,19 @@ async fn recorded(service: &Arc<Service>, caller: &Caller, id: &str) -> Result<O
     }
 }
 
+fn detailed(mut record: Record) -> DetailedExecution {
+    let details = past_details(record.details.take().unwrap_or_default(), is_function(&record));
+    DetailedExecution { execution: past(record), details }
+}
+
+fn is_function(record: &Record) -> bool {
+    record.dialect == "workers"
+}
+
 fn past(record: Record) -> PastExecution {
-    let is_function = record.dialect == "workers";
-    let details = record.details.map(|details| past_details(details, is_function));
     // A function that ended well without a result says so in its message.
-    let success = record.status == Status::Ok.word() && !(is_function && record.message == function::NO_RESULT);
+    let success =
+        record.status == Status::Ok.word() && !(is_function(&record) && record.message == function::NO_RESULT);
     let ended = record.finished_ms.is_some();
     PastExecution {
         execution_id: record.id.clone(),
@@ -198,7 +215,6 @@ fn past(record: Record) -> PastExecution {
             queue_time_ms: record.queue_time_ms,
             denied_syscalls: record.denied_syscalls,
         },
-        details,
     }
 }
 

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::caller::Identity;
-use super::seeds::{self, SeedError, SeedErrorBody};
+use super::seeds::{self, SeedError, SeedRunRefusals};
 use crate::answer::Answer;
 use crate::service::{Caller, Feed, Service, Submission, single_file};
 use crate::words::request::SourceFile;
@@ -39,7 +39,7 @@ pub struct TypescriptAnswer {
     post, path = "/typescript", tag = "light", request_body = TypescriptBody,
     responses(
         (status = 200, description = "What the program wrote", body = TypescriptAnswer),
-        (status = "4XX", body = SeedErrorBody), (status = "5XX", body = SeedErrorBody),
+        SeedRunRefusals,
     )
 )]
 pub async fn typescript(

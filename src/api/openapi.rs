@@ -5,7 +5,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{codesandbox, execute, executions, languages, light, ops, piston, validate};
+use super::{codesandbox, error, execute, executions, languages, light, ops, piston, seeds, validate};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,9 +18,11 @@ use super::{codesandbox, execute, executions, languages, light, ops, piston, val
         execute::execute, execute::list, execute::one, execute::cancel, execute::events,
         languages::languages,
         codesandbox::execute, validate::validate, executions::list, executions::one, light::typescript,
-        piston::runtimes, piston::packages, piston::execute,
+        piston::runtimes, piston::packages, piston::install, piston::uninstall, piston::execute,
         ops::health, ops::api_health, ops::ready, ops::detailed, ops::system, ops::metrics,
     ),
+    // Those that refusals have are found by nobody else.
+    components(schemas(error::ErrorBody, seeds::SeedErrorBody, piston::PistonMessage)),
     tags(
         (name = "native", description = "Runs, with all that there is to tell of them"),
         (name = "piston", description = "Piston v2; also below /api/v2/piston"),

@@ -9,20 +9,20 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::caller::Identity;
-use super::error::{ErrorBody, NativeError};
+use super::error::{NativeError, OperatorRefusals};
 use crate::service::metrics::resident_memory_bytes;
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Service};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, description = "The process answers")))]
+#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, description = "The process answers", body = Value)))]
 pub async fn health() -> Json<Value> {
     Json(json!({"status": "ok", "version": VERSION}))
 }
 
 #[utoipa::path(
-    get, path = "/api/health", tag = "operations", responses((status = 200, description = "As /health"))
+    get, path = "/api/health", tag = "operations", responses((status = 200, description = "As /health", body = Value))
 )]
 pub async fn api_health() -> Json<Value> {
     health().await
@@ -30,7 +30,10 @@ pub async fn api_health() -> Json<Value> {
 
 #[utoipa::path(
     get, path = "/api/health/ready", tag = "operations",
-    responses((status = 200, description = "Runs are accepted"), (status = 503, description = "They are not, and why"))
+    responses(
+        (status = 200, description = "Runs are accepted", body = Value),
+        (status = 503, description = "They are not, and why", body = Value),
+    )
 )]
 pub async fn ready(State(service): State<Arc<Service>>) -> Response {
     let reasons = service.not_ready();
@@ -43,7 +46,7 @@ pub async fn ready(State(service): State<Arc<Service>>) -> Response {
 
 #[utoipa::path(
     get, path = "/api/health/detailed", tag = "operations",
-    responses((status = 200, description = "Health with load and languages"))
+    responses((status = 200, description = "Health with load and languages", body = Value))
 )]
 pub async fn detailed(State(service): State<Arc<Service>>) -> Json<Value> {
     let reasons = service.not_ready();
@@ -67,7 +70,7 @@ pub async fn detailed(State(service): State<Arc<Service>>) -> Json<Value> {
 
 #[utoipa::path(
     get, path = "/api/system", tag = "operations",
-    responses((status = 200, description = "Host, load, counters"), (status = "4XX", body = ErrorBody))
+    responses((status = 200, description = "Host, load, counters", body = Value), OperatorRefusals)
 )]
 pub async fn system(State(service): State<Arc<Service>>, identity: Identity) -> Result<Json<Value>, NativeError> {
     identity.caller()?;
@@ -105,7 +108,10 @@ pub async fn system(State(service): State<Arc<Service>>, identity: Identity) -> 
 
 #[utoipa::path(
     get, path = "/metrics", tag = "operations",
-    responses((status = 200, description = "Prometheus text", body = String), (status = "4XX", body = ErrorBody))
+    responses(
+        (status = 200, description = "Prometheus text", body = String, content_type = "application/openmetrics-text"),
+        OperatorRefusals,
+    )
 )]
 pub async fn metrics(State(service): State<Arc<Service>>, identity: Identity) -> Result<Response, NativeError> {
     require_admin(&identity.caller()?)?;

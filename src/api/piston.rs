@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{OriginalUri, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::caller::Identity;
-use super::error::{status_code, with_headers};
+use super::error::{run_refusals, status_code, with_headers};
 use super::execute::{CancelOnDrop, Encoding, failed};
 use super::{body, piston_socket};
 use crate::answer::{self, Answer, StepAnswer};
@@ -40,7 +40,7 @@ pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/runtimes", get(runtimes))
         .route("/execute", axum::routing::post(execute))
-        .route("/packages", get(packages).post(no_packages).delete(no_packages))
+        .route("/packages", get(packages).post(install).delete(uninstall))
         .route("/connect", get(piston_socket::connect))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -67,6 +67,8 @@ impl IntoResponse for PistonError {
 pub struct PistonMessage {
     pub message: String,
 }
+
+run_refusals!(PistonRefusals, PistonMessage);
 
 /// A language that can be run.
 #[derive(Debug, Serialize, ToSchema)]
@@ -138,7 +140,21 @@ pub async fn packages(State(service): State<Arc<Service>>) -> Json<Vec<Package>>
     Json(current.profiles.iter().filter_map(package).collect())
 }
 
-async fn no_packages() -> PistonError {
+/// Piston installs a language so; here its operator does.
+#[utoipa::path(post, path = "/api/v2/packages", tag = "piston",
+               responses((status = 403, description = "Always", body = PistonMessage)))]
+pub async fn install() -> PistonError {
+    no_packages()
+}
+
+/// The same of taking one away.
+#[utoipa::path(delete, path = "/api/v2/packages", tag = "piston",
+               responses((status = 403, description = "Always", body = PistonMessage)))]
+pub async fn uninstall() -> PistonError {
+    no_packages()
+}
+
+fn no_packages() -> PistonError {
     let message = "languages are installed by the operator: sandboxd rootfs build";
     PistonError(Refusal::new(Class::Forbidden, "not_by_http", message))
 }
@@ -157,7 +173,7 @@ async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Piston
     post, operation_id = "piston_execute", path = "/api/v2/execute", tag = "piston", request_body = PistonBody,
     responses(
         (status = 200, description = "How both steps ended", body = PistonAnswer),
-        (status = "4XX", body = PistonMessage), (status = "5XX", body = PistonMessage),
+        PistonRefusals,
     )
 )]
 pub async fn execute(
@@ -167,9 +183,7 @@ pub async fn execute(
 ) -> Result<Json<PistonAnswer>, PistonError> {
     let caller = identity.caller()?;
     service.check_rate(&caller)?;
-    body::check_content_type(request.headers()).map_err(|_| {
-        Refusal::new(Class::UnsupportedMediaType, "not_json", "requests must be of type application/json")
-    })?;
+    check_content_type(request.headers())?;
     let current = service.current();
     let bytes = body::read(request, &current.settings).await?;
     let fields = body::parse(&bytes)?;
@@ -183,6 +197,19 @@ pub async fn execute(
     }
     let (run, compile) = stages(&execution, &answer);
     Ok(Json(PistonAnswer { language, version, run, compile }))
+}
+
+/// Piston's clients leave the content type to their HTTP library, which names none, or text, for the JSON they hand it. So
+/// these are taken too; but not from a browser, which sends them for a page of any origin without asking first, and always
+/// says so with an `Origin`.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_json = body::check_content_type(headers).is_ok();
+    let is_nothing_else =
+        headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if is_json || (is_nothing_else && !headers.contains_key(header::ORIGIN)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Class::UnsupportedMediaType, "not_json", "requests must be of type application/json"))
 }
 
 /// The fields of a request, as the reference page shows them; what they mean is checked one by one, since Piston's

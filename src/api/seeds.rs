@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{status_code, with_headers};
+use super::error::{read_refusals, run_refusals, status_code, with_headers};
 use super::execute::{CancelOnDrop, failed};
 use crate::answer::{Answer, from_base64};
 use crate::service::execution::Execution;
@@ -37,6 +37,9 @@ pub struct SeedErrorBody {
     /// The part of the request that is at fault, where it is one.
     pub field: Option<String>,
 }
+
+run_refusals!(SeedRunRefusals, SeedErrorBody);
+read_refusals!(SeedReadRefusals, SeedErrorBody);
 
 /// A refusal in that shape.
 pub struct SeedError(pub Refusal);

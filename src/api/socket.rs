@@ -35,7 +35,7 @@ use super::error::{NativeError, detail};
 use super::execute::{CancelOnDrop, Encoding, ExecuteBody, accepted, recorded, submission, unknown};
 use super::stream::event_json;
 use super::websocket::{self, Turn, Wire, close_codes};
-use crate::service::execution::{Event, Execution};
+use crate::service::execution::{Event, EventKind, Execution};
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Service};
 
@@ -281,9 +281,14 @@ impl Connection {
             return None;
         };
         let mut value = event_json(&subscription.execution, &event);
-        value["executionId"] = id.into();
+        value["executionId"] = id.as_str().into();
         value["eventId"] = subscription.position.into();
         subscription.position += 1;
+        // Whoever has read the end may ask for all of it again.
+        if matches!(event.kind, EventKind::Finished) {
+            self.batch = None;
+            self.subscriptions.remove(&id);
+        }
         Some(value)
     }
 

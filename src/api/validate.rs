@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::caller::Identity;
-use super::seeds::{self, SeedError, SeedErrorBody};
+use super::seeds::{self, SeedError, SeedRunRefusals};
 use super::{body, function};
 use crate::answer::Answer;
 use crate::plan::WORKDIR;
@@ -67,7 +67,7 @@ pub struct PolicyFinding {
     post, path = "/validate", tag = "workers", request_body = ValidateBody,
     responses(
         (status = 200, description = "What is wrong with the code, if anything", body = ValidateAnswer),
-        (status = "4XX", body = SeedErrorBody), (status = "5XX", body = SeedErrorBody),
+        SeedRunRefusals,
     )
 )]
 pub async fn validate(

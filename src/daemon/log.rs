@@ -29,6 +29,8 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// Where the layer of traces goes, once it is known whether there is one.
 static TRACES: OnceLock<reload::Handle<Option<BoxedLayer>, Registry>> = OnceLock::new();
 
+/// The spans that are exported.
+const TRACED: &str = "requests=info,runs=info";
 /// Longest wait for the collector to take what is left at the end.
 const EXPORT_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -49,7 +51,8 @@ pub fn start(filter: &str, style: Style) {
     // Set once: this is called once.
     let _ = TRACES.set(handle);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
-    let registry = tracing_subscriber::registry().with(traces);
+    // The filter stands here and not around what is put in later: its number is given out at registration.
+    let registry = tracing_subscriber::registry().with(traces.with_filter(EnvFilter::new(TRACED)));
     match style {
         Style::Json => registry.with(lines.json().with_filter(parsed())).init(),
         _ => registry.with(lines.with_filter(parsed())).init(),
@@ -69,8 +72,7 @@ impl Traces {
         let exporter = exporter.with_context(|| format!("otel_endpoint = {endpoint:?} is no use"))?;
         let resource = Resource::builder().with_service_name("sandboxd").build();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
-        let filter = EnvFilter::new("requests=info,runs=info");
-        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("sandboxd")).with_filter(filter);
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("sandboxd"));
         let handle = TRACES.get().context("the log was not started")?;
         handle.reload(Some(layer.boxed())).context("failed to add the layer of traces")?;
         Ok(Traces(provider))

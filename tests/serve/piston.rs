@@ -166,7 +166,7 @@ fn errors_are_those_that_clients_know() {
         assert_eq!((reply.status, reply.json()), (400, json!({"message": message})), "{body}");
     }
     for (reply, status) in [
-        (server.post("/api/v2/execute", &[("content-type", "text/plain")], b"{}"), 415),
+        (server.post("/api/v2/execute", &[("content-type", "application/xml")], b"{}"), 415),
         (server.post("/api/v2/execute", &[("content-type", "application/json")], b"{"), 400),
         (server.get("/api/v2/execute"), 405),
         (server.get("/api/v2/nothing"), 404),
@@ -180,8 +180,21 @@ fn errors_are_those_that_clients_know() {
         let body = reply.json();
         assert!(body["message"].is_string() && body.as_object().unwrap().len() == 1, "{body}");
     }
-    let plain = server.post("/api/v2/execute", &[("content-type", "text/plain")], b"{}");
-    assert_eq!(plain.json()["message"], "requests must be of type application/json");
+    // Clients' libraries call JSON text, or nothing; a browser that does may do it for any page.
+    let hello = job("python", "print(1)").to_string();
+    for (headers, status) in [
+        (&[("content-type", "text/plain;charset=UTF-8")][..], 200),
+        (&[], 200),
+        (&[("content-type", "text/plain;charset=UTF-8"), ("origin", "null")], 415),
+        (&[("origin", "http://127.0.0.1")], 415),
+        (&[("content-type", "application/x-www-form-urlencoded")], 415),
+    ] {
+        let reply = server.post("/api/v2/execute", headers, hello.as_bytes());
+        assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
+        if status == 415 {
+            assert_eq!(reply.json(), json!({"message": "requests must be of type application/json"}));
+        }
+    }
     // -1 asks for no limit of one's own.
     for name in ["run_timeout", "run_memory_limit", "compile_memory_limit", "compile_timeout"] {
         assert_eq!(server.post_json("/api/v2/execute", &with(name, json!(-1))).status, 200, "{name}");
