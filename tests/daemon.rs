@@ -16,12 +16,17 @@ use serde_json::{Value, json};
 struct Served {
     process: Child,
     base: String,
+    program: PathBuf,
     directory: tempfile::TempDir,
 }
 
 impl Served {
     /// Serves with `config` as the service's part of the configuration file.
     fn start(config: &str) -> Served {
+        Served::start_program(PathBuf::from(env!("CARGO_BIN_EXE_sandboxd")), config)
+    }
+
+    fn start_program(program: PathBuf, config: &str) -> Served {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -32,21 +37,25 @@ impl Served {
         );
         std::fs::create_dir(directory.path().join("profiles")).unwrap();
         std::fs::write(directory.path().join("config.toml"), text).unwrap();
-        let mut served =
-            Served { process: Served::spawn(directory.path()), base: format!("http://127.0.0.1:{port}"), directory };
+        let mut served = Served {
+            process: Served::spawn(&program, directory.path()),
+            base: format!("http://127.0.0.1:{port}"),
+            program,
+            directory,
+        };
         served.wait_until_ready();
         served
     }
 
-    fn spawn(directory: &std::path::Path) -> Child {
+    fn spawn(program: &std::path::Path, directory: &std::path::Path) -> Child {
         let log = std::fs::File::options().append(true).create(true).open(directory.join("log")).unwrap();
-        let mut command = common::sandboxd();
+        let mut command = std::process::Command::new(program);
         command.arg("--config").arg(directory.join("config.toml")).arg("serve");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     fn start_again(&mut self) {
-        self.process = Served::spawn(self.directory.path());
+        self.process = Served::spawn(&self.program, self.directory.path());
         self.wait_until_ready();
     }
 
@@ -472,6 +481,21 @@ fn runs_beyond_the_queue_are_refused_at_once_and_those_in_it_get_their_turn() {
         assert_eq!(waiting.join().unwrap().1["stdout"], "hello\n");
     });
     served.wait_for(&slow, |answer| answer["status"] == "ok");
+    served.end();
+}
+
+/// What is installed is linked statically, which the C library takes badly in places: names of accounts and hosts.
+#[test]
+fn the_release_build_serves() {
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/release/sandboxd");
+    if !common::is_root() || !program.exists() {
+        assert!(!common::nothing_may_be_missing(), "the release build is missing");
+        eprintln!("skipped: there is no release build");
+        return;
+    }
+    let served = Served::start_program(program, "otel_endpoint = \"http://localhost:9\"");
+    let (status, answer) = served.execute(&hello());
+    assert_eq!((status, &answer["stdout"]), (200, &json!("hello\n")), "{answer}");
     served.end();
 }
 

@@ -59,6 +59,19 @@ pub fn start(filter: &str, style: Style) {
     }
 }
 
+/// The endpoint with its host as an address. Names are not looked up: linked statically, the C library would load modules
+/// of another one for that, and crash in them.
+fn by_address(endpoint: &str) -> anyhow::Result<String> {
+    let uri: axum::http::Uri = endpoint.parse().with_context(|| format!("otel_endpoint = {endpoint:?} is no URL"))?;
+    let host = uri.host().unwrap_or_default();
+    if host == "localhost" {
+        return Ok(endpoint.replacen("localhost", "127.0.0.1", 1));
+    }
+    let is_address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    anyhow::ensure!(is_address, "otel_endpoint = {endpoint:?}: write the collector's host as an IP address");
+    Ok(endpoint.to_owned())
+}
+
 /// Exports the spans of requests and runs until it is dropped.
 pub struct Traces(SdkTracerProvider);
 
@@ -68,6 +81,7 @@ impl Traces {
     /// # Errors
     /// The endpoint is no address; whether somebody listens there shows later, in the log.
     pub fn start(endpoint: &str) -> anyhow::Result<Traces> {
+        let endpoint = &by_address(endpoint)?;
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
         let exporter = exporter.with_context(|| format!("otel_endpoint = {endpoint:?} is no use"))?;
         let resource = Resource::builder().with_service_name("sandboxd").build();
@@ -82,6 +96,23 @@ impl Traces {
     pub fn end(self) {
         if let Err(error) = self.0.shutdown_with_timeout(EXPORT_TIME_MAX) {
             tracing::warn!(%error, "the last traces were not exported");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors_are_named_by_address() {
+        for (endpoint, address) in [
+            ("http://localhost:4317", Some("http://127.0.0.1:4317")),
+            ("http://10.0.0.7:4317", Some("http://10.0.0.7:4317")),
+            ("http://[::1]:4317", Some("http://[::1]:4317")),
+            ("http://collector:4317", None),
+        ] {
+            assert_eq!(by_address(endpoint).ok().as_deref(), address, "{endpoint}");
         }
     }
 }

@@ -367,14 +367,25 @@ fn account(user: &str) -> (Uid, Gid) {
         tracing::warn!("not root: the front runs as the same user as everything else");
         return (nix::unistd::geteuid(), nix::unistd::getegid());
     }
-    if let Ok(Some(account)) = nix::unistd::User::from_name(user) {
-        return (account.uid, account.gid);
+    if let Some(ids) = local_account(user) {
+        return ids;
     }
     let id = user.parse().unwrap_or(NOBODYS_ID);
     if id == NOBODYS_ID {
         tracing::info!(user, id, "there is no such account: the front runs under an id that nobody has");
     }
     (Uid::from_raw(id), Gid::from_raw(id))
+}
+
+/// The ids of a local account.
+///
+/// Read from /etc/passwd and not asked of the C library: linked statically, it loads the machine's own modules for names
+/// (nsswitch.conf), which are of another C library, and crashes in them.
+fn local_account(user: &str) -> Option<(Uid, Gid)> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let account = fields.into_iter().find(|fields| fields.first() == Some(&user) && fields.len() >= 4)?;
+    Some((Uid::from_raw(account[2].parse().ok()?), Gid::from_raw(account[3].parse().ok()?)))
 }
 
 /// The directory of the history, the front's own.
