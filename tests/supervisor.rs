@@ -79,11 +79,12 @@ fn a_front_in_the_wrong_hands_gets_errors_and_never_more_than_a_cell() {
     assert_eq!(front.refused().0, 0);
     // Stopping what does not exist is nothing.
     front.send(&encode(&ToSupervisor::Stop { job: 99, reason: StopWire::Canceled }).unwrap(), &[]);
-    // After all that it still serves, and holds none of the descriptors it was sent.
+    // After all that it still serves, and holds none of the hundreds of descriptors it was sent: what there is belongs to
+    // itself, to this cell, and to those it keeps prepared.
     front.start_job(shell(2, "exit 5"), &empty);
     assert_eq!(front.ended().1.exit_code, Some(5));
     let open = std::fs::read_dir(format!("/proc/{}/fd", front.process.id())).unwrap().count();
-    assert!(open < 40, "{open} descriptors are open");
+    assert!(open < 100, "{open} descriptors are open");
     front.hang_up();
     assert_eq!(front.groups(), Vec::<String>::new());
 }
