@@ -28,8 +28,8 @@ run: build ## Run examples/hello.py in a complete sandbox
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build python
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
-test: ## Run every test: unit, root, attacks, cgroup v2 under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl
+test: ## Run every test: unit, root, attacks, cgroup v2 and a Fly machine under User Mode Linux
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl ip
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast
@@ -40,8 +40,8 @@ test-clients: ## Run clients that others wrote against the service, with the one
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --test clients -- --include-ignored
 
-test-hosts: ## Try the service on other kinds of machines: cgroup v2 (UML), Debian with systemd (QEMU); minutes
-	@scripts/setup cc mmdebstrap mkfs.erofs mkfs.ext4 qemu-system-x86_64 linux.uml dpkg-deb
+test-hosts: ## Try the service on other kinds of machines: cgroup v2 and Fly (UML), Debian with systemd (QEMU); minutes
+	@scripts/setup cc mmdebstrap mkfs.erofs mkfs.ext4 qemu-system-x86_64 linux.uml dpkg-deb setpriv unshare curl ip
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build python
 	@$(MAKE) --no-print-directory man

@@ -32,7 +32,8 @@ const SAMPLES: &[(&str, &str, &str, &str)] = &[
     ("open", "true", "false", "true"),
     ("rate", "1/1s", "2/1m", "none"),
     ("cors_origins", "http://a", "https://b:1,*", "https://c.example.org"),
-    ("trusted_proxies", "10.0.0.1", "10.0.0.2,::1", "10.0.0.3"),
+    ("trusted_proxies", "10.0.0.1", "10.0.0.2,::1,fdaa::/16", "172.16.0.0/12"),
+    ("client_address_header", "Fly-Client-IP", "X-Real-IP", "none"),
     ("concurrent_max", "1", "2", "0"),
     ("queue_max", "1", "2", "0"),
     ("queue_time_max", "1s", "2s", "0s"),
@@ -138,7 +139,9 @@ fn every_setting_comes_from_every_source_and_the_later_source_counts() {
         }
         // With a key, what would be refused for being open to others is not.
         let key = format!("[[service.keys]]\nname = \"k\"\nkey = \"{GOOD_KEY}\"\n");
-        let place = Place::new(&format!("[service]\n{name} = {}\n{key}", literal(&setting.kind, in_file)));
+        // It is refused alone.
+        let beside = if *name == "client_address_header" { "trusted_proxies = \"10.0.0.1\"\n" } else { "" };
+        let place = Place::new(&format!("[service]\n{name} = {}\n{beside}{key}", literal(&setting.kind, in_file)));
         let variable = setting.variable();
         let nothing = Environment::default();
         let said = Environment::from([(variable.as_str(), *in_variable)]);
@@ -477,6 +480,18 @@ fn without_a_key_other_machines_are_served_only_when_told_so() {
     assert!(error.starts_with("HOST: 0.0.0.0:8080 can be reached from other machines, and there is no key"), "{error}");
     let error = refusal(file("[service]\nwall_time_default = \"9s\"\ngreatest.wall_time = \"5s\"\n"));
     assert!(error.contains(":2: service.wall_time_default is above ") && error.contains("no run could"), "{error}");
+}
+
+#[test]
+fn a_header_needs_a_proxy_that_is_trusted() {
+    let error = refusal(file("[service]\nclient_address_header = \"Fly-Client-IP\"\n"));
+    assert!(error.contains(":2: service.client_address_header is set, and no proxy is trusted"), "{error}");
+    let with = "[service]\nclient_address_header = \"Fly-Client-IP\"\ntrusted_proxies = [\"172.16.0.0/12\"]\n";
+    let settings = file(with).unwrap().settings;
+    assert_eq!(settings.client_address_header.as_deref(), Some("Fly-Client-IP"));
+    assert_eq!(settings.trusted_proxies, ["172.16.0.0/12".parse().unwrap()]);
+    let error = refusal(file("[service]\ntrusted_proxies = [\"172.16.0.1/12\"]\n"));
+    assert!(error.contains("172.16.0.1/12") && error.contains("is not an IP address, or a network"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,23 @@
-//! Other kinds of hosts than the one the tests run on: pure cgroup v2, under User Mode Linux.
+//! Other kinds of hosts than the one the tests run on: pure cgroup v2 and a Fly machine, under User Mode Linux; Debian with
+//! systemd, in QEMU.
 
 mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use sandboxd::config::setting::Environment;
+use sandboxd::config::{Config, Flags, ServiceFlags};
+use sandboxd::words::settings::Listen;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
 
 /// Runs each program with `--json` on the v2 machine and returns the answers.
 fn answers(runs: &[&str]) -> Option<Vec<serde_json::Value>> {
@@ -57,7 +74,164 @@ fn a_debian_machine_with_systemd_runs_the_service_and_survives_a_power_cut() {
         eprintln!("skipped: `make test-hosts` runs it");
         return;
     }
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let status = std::process::Command::new(root.join("tests/vm/run")).current_dir(root).status().unwrap();
+    let status = Command::new(root().join("tests/vm/run")).current_dir(root()).status().unwrap();
     assert!(status.success(), "{status}: the lines of FAIL above say what is wrong");
+}
+
+/// What the simulated Fly machine found out: lines of a scenario, a word, and what was seen.
+struct Findings(String);
+
+impl Findings {
+    #[track_caller]
+    fn all(&self, scenario: &str, word: &str) -> Vec<&str> {
+        let start = format!("{scenario} {word}");
+        let found: Vec<_> = self.0.lines().filter_map(|line| line.strip_prefix(&start)).map(str::trim).collect();
+        assert!(!found.is_empty(), "nothing was found out about {start}: {}", self.0);
+        found
+    }
+
+    #[track_caller]
+    fn assert(&self, scenario: &str, word: &str, expected: &[&str]) {
+        assert_eq!(self.all(scenario, word), expected, "{scenario} {word}: {}", self.0);
+    }
+}
+
+/// The image's tree as the Dockerfile's last stage makes it, booted as Fly's init does, with its cgroup mounts.
+#[test]
+fn a_fly_machine_serves_with_its_cgroups_as_they_are_and_rebound() {
+    if !common::is_root() || !common::has_uml() {
+        return;
+    }
+    // User Mode Linux has a /tmp of its own.
+    std::fs::create_dir_all(root().join("target/fly")).unwrap();
+    let directory = tempfile::tempdir_in(root().join("target/fly")).unwrap();
+    let tree = directory.path().join("tree");
+    let mut image = Command::new(root().join("tests/fly/image"));
+    image.arg(env!("CARGO_BIN_EXE_sandboxd")).arg(&tree).current_dir(root());
+    let output = common::run_with(&mut image, b"", Duration::from_secs(300));
+    assert!(output.status.success(), "{}", common::text(&output.stderr));
+    let Some(output) = common::run_under_v2(&format!("exec tests/fly/machine {}", tree.display())) else { return };
+    let found = Findings(common::text(&output.stdout));
+
+    for (scenario, layout) in [("as-is", "hybrid"), ("rebind", "v2")] {
+        found.assert(scenario, "ready", &["200"]);
+        found.assert(scenario, "alive", &["200"]);
+        let runs = found.all(scenario, "run");
+        assert_eq!(runs.len(), 2, "with a key given by its hash, and with one in plain");
+        for run in runs {
+            let answer = run.strip_prefix("200 ").unwrap_or_else(|| panic!("{run}"));
+            let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+            assert_eq!(answer["status"], "ok", "{answer}");
+            assert!(answer["stdout"].as_str().unwrap().starts_with("hello\n"), "{answer}");
+            assert_eq!(answer["enforcement"]["cgroup"], layout, "{answer}");
+            assert_eq!(answer["enforcement"]["rootfs"], "base", "{answer}");
+        }
+        // Its own address of whoever is not the proxy, and of the proxy what it says.
+        found.assert(scenario, "refused", &["401"]);
+        found.assert(scenario, "told", &["address=127.0.0.1", "address=203.0.113.9"]);
+        found.assert(scenario, "secrets", &[""]);
+        found.assert(scenario, "files", &["600 0 /run/sandboxd/config.toml 600 0 /run/sandboxd/key"]);
+        found.assert(scenario, "descriptors", &["65536 65536"]);
+        // Ended by SIGTERM, in peace.
+        found.assert(scenario, "ended", &["0"]);
+        found.assert(scenario, "left", &[""]);
+    }
+    found.assert("as-is", "mounts", &["unchanged"]);
+
+    found.assert("in-use", "ended", &["125", "125"]);
+    let told = found.all("in-use", "log");
+    for group in ["/sys/fs/cgroup/memory/somebody", "/sys/fs/cgroup/pids/.hidden"] {
+        assert!(told.iter().any(|line| line.contains(group) && line.contains("; hint: ")), "{told:?}");
+    }
+    found.assert("in-use", "mounts", &["unchanged", "unchanged"]);
+    found.assert("held", "ended", &["125"]);
+    found.assert("held", "mounts", &["unchanged"]);
+    found.assert("slip", "ended", &["125"]);
+
+    found.assert("again", "ended", &["0"]);
+    found.assert("again", "mounts", &["unchanged"]);
+    found.assert("again", "places", &["/sys/fs/cgroup/unified"]);
+}
+
+#[test]
+fn what_the_files_for_fly_say_is_true_of_the_program() {
+    let fly: toml::Table = read("examples/fly/fly.toml").parse().unwrap();
+    let path = root().join("examples/fly/config.toml");
+    let config = Config::load(&Flags { config: Some(path), ..Flags::default() }).unwrap();
+    let environment = Environment::from([("SANDBOXD_KEY", "sbx_a-key-that-is-long-enough")]);
+    let service = config.service_from(&ServiceFlags::default(), &environment).unwrap();
+    assert_eq!(service.warnings, [] as [String; 0]);
+    let settings = service.settings;
+    let number = |value: &toml::Value| value.as_integer().unwrap();
+
+    let http = &fly["http_service"];
+    let [Listen::Tcp(address)] = settings.listen.as_slice() else { panic!("{:?}", settings.listen) };
+    assert_eq!(number(&http["internal_port"]), i64::from(address.port()));
+    assert_eq!(number(&fly["checks"]["alive"]["port"]), i64::from(address.port()));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let document = runtime.block_on(sandboxd::api::openapi::document()).0;
+    let paths = serde_json::to_value(document).unwrap()["paths"].clone();
+    for path in [&http["checks"][0]["path"], &fly["checks"]["alive"]["path"]] {
+        assert!(paths[path.as_str().unwrap()]["get"].is_object(), "there is no {path}");
+    }
+    let (running, waiting) = (i64::from(settings.concurrent_max), i64::from(settings.queue_max));
+    assert!(running > 0);
+    assert_eq!(number(&http["concurrency"]["soft_limit"]), running);
+    assert_eq!(number(&http["concurrency"]["hard_limit"]), running + waiting);
+
+    // What the parent takes at most after the drain time, by its own constants.
+    let parent = read("src/daemon/parent.rs");
+    let seconds = |name: &str| -> u64 {
+        let after = parent.split(&format!("const {name}: Duration = Duration::from_secs(")).nth(1).expect(name);
+        after.split(')').next().unwrap().parse().unwrap()
+    };
+    let ending = settings.drain_time_max.as_secs() + seconds("DRAIN_GRACE") + seconds("LEAVE_TIME_MAX");
+    assert!(number(&fly["kill_timeout"]) >= ending as i64, "ending may take {ending} s");
+    assert_eq!(fly["kill_signal"].as_str(), Some("SIGTERM"));
+
+    // The volume must not hide the images.
+    let volume = Path::new(fly["mounts"][0]["destination"].as_str().unwrap());
+    assert!(settings.state_dir.starts_with(volume) && !config.rootfs_dir.starts_with(volume));
+    let entrypoint = read("examples/fly/entrypoint");
+    assert_eq!(fly["env"]["SANDBOXD_FLY_CGROUP"].as_str(), Some("as-is"));
+    assert!(entrypoint.contains("${SANDBOXD_FLY_CGROUP:-as-is}"));
+}
+
+#[test]
+fn the_dockerfile_names_what_exists() {
+    let dockerfile = read("examples/fly/Dockerfile");
+    let mut targets = Vec::new();
+    let mut stages = Vec::new();
+    for line in dockerfile.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["FROM", image, rest @ ..] => {
+                if let Some(tag) = image.strip_prefix("rust:") {
+                    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+                    let version = manifest["package"]["rust-version"].as_str().unwrap();
+                    assert_eq!(tag.split('-').next(), Some(version), "the toolchain is that of Cargo.toml");
+                }
+                stages.extend(rest.get(1).map(|name| format!("--from={name}")));
+            }
+            ["COPY", from, _, target] => {
+                assert!(stages.iter().any(|stage| stage == from), "{line}: there is no such stage");
+                targets.push(*target);
+            }
+            ["COPY", source, target] => {
+                assert!(root().join(source).exists(), "{line}: there is no such file");
+                targets.push(target);
+            }
+            _ => {}
+        }
+    }
+    for path in ["/usr/lib/sandboxd/fly-entrypoint", "/usr/lib/sandboxd/rootfs", "/etc/sandboxd/config.toml"] {
+        assert!(targets.contains(&path), "nothing is copied to {path}");
+    }
+    assert!(dockerfile.contains("ENTRYPOINT [\"/usr/lib/sandboxd/fly-entrypoint\"]"));
+    let images = dockerfile.split("ARG IMAGES=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    for image in images.split(' ') {
+        assert!(root().join(format!("rootfs/{image}.toml")).exists(), "there is no recipe for {image}");
+    }
+    let ignored = read(".dockerignore");
+    assert!(ignored.lines().any(|line| line == "target"), "the context would be gigabytes");
 }

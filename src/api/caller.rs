@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::error::NativeError;
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Current, Service};
+use crate::words::settings::ServiceSettings;
 
 /// The address at the other end of a connection; put beside each request by the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Identity {
 pub async fn identify(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let current = service.current();
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer(None));
-    let address = address(&current, peer, request.headers());
+    let address = address(&current.settings, peer, request.headers());
     let request_id = request_id(request.headers());
     let caller = caller(&current, presented(request.headers()), &address);
     let refused = caller.as_ref().err().map(|refusal| refusal.code);
@@ -113,12 +114,16 @@ fn caller(current: &Current, presented: Option<&str>, address: &str) -> Result<C
     Ok(Caller { key: Some(Arc::new(key.clone())), address: address.to_owned() })
 }
 
-/// The client's own address: the peer's, or behind trusted proxies the last one in `X-Forwarded-For` that is not theirs.
-fn address(current: &Current, Peer(peer): Peer, headers: &HeaderMap) -> String {
+/// The client's own address: the peer's, or behind trusted proxies what they say in the configured header, or else the last
+/// one in `X-Forwarded-For` that is not theirs.
+fn address(settings: &ServiceSettings, Peer(peer): Peer, headers: &HeaderMap) -> String {
     let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return "unix".to_owned() };
-    let trusted = |address: &IpAddr| current.settings.trusted_proxies.contains(address);
+    let trusted = |address: &IpAddr| settings.trusted_proxies.iter().any(|network| network.contains(*address));
     if !trusted(&peer) {
         return peer.to_string();
+    }
+    if let Some(name) = &settings.client_address_header {
+        return named_address(headers, name).unwrap_or(peer).to_string();
     }
     let hops = headers
         .get_all(FORWARDED_FOR)
@@ -137,6 +142,13 @@ fn address(current: &Current, Peer(peer): Peer, headers: &HeaderMap) -> String {
     peer.to_string()
 }
 
+/// The one address that the header `name` says; of two values, a client may have written one.
+fn named_address(headers: &HeaderMap, name: &str) -> Option<IpAddr> {
+    let mut values = headers.get_all(name).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    value.to_str().ok()?.trim().parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
 /// The client's own id for a request, if it is a sane one, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let own = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
@@ -146,4 +158,49 @@ fn request_id(headers: &HeaderMap) -> String {
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
     };
     own.filter(sane).map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address_of(header: Option<&str>, peer: &str, headers: &[(&str, &str)]) -> String {
+        let settings = ServiceSettings {
+            trusted_proxies: vec!["172.16.0.0/12".parse().unwrap(), "10.0.0.1".parse().unwrap()],
+            client_address_header: header.map(str::to_owned),
+            ..ServiceSettings::default()
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        address(&settings, Peer(Some(peer.parse().unwrap())), &map)
+    }
+
+    #[test]
+    fn a_header_is_believed_of_a_trusted_proxy_and_of_nobody_else() {
+        let fly = Some("Fly-Client-IP");
+        let proxy = "172.19.2.97";
+        for (header, peer, headers, expected) in [
+            // Whoever is no trusted proxy says what they like.
+            (None, "198.51.100.7", vec![("x-forwarded-for", "203.0.113.1")], "198.51.100.7"),
+            (fly, "198.51.100.7", vec![("fly-client-ip", "203.0.113.1")], "198.51.100.7"),
+            (fly, "::ffff:198.51.100.7", vec![("fly-client-ip", "203.0.113.1")], "198.51.100.7"),
+            // The last hop that is not a proxy's; what stands before it, the client may have written.
+            (None, proxy, vec![("x-forwarded-for", "192.0.2.1, 203.0.113.1, 10.0.0.1")], "203.0.113.1"),
+            (None, proxy, vec![("x-forwarded-for", "203.0.113.1, nonsense")], proxy),
+            (None, proxy, vec![("fly-client-ip", "203.0.113.1")], proxy),
+            // The configured header, and no other beside it.
+            (fly, proxy, vec![("fly-client-ip", "203.0.113.1"), ("x-forwarded-for", "192.0.2.1")], "203.0.113.1"),
+            (fly, "::ffff:172.19.2.97", vec![("fly-client-ip", "2001:db8::1")], "2001:db8::1"),
+            (fly, proxy, vec![("x-forwarded-for", "192.0.2.1")], proxy),
+            (fly, proxy, vec![], proxy),
+            // One that cannot be the proxy's own is not believed.
+            (fly, proxy, vec![("fly-client-ip", "192.0.2.1"), ("fly-client-ip", "203.0.113.1")], proxy),
+            (fly, proxy, vec![("fly-client-ip", "192.0.2.1, 203.0.113.1")], proxy),
+            (fly, proxy, vec![("fly-client-ip", "")], proxy),
+        ] {
+            assert_eq!(address_of(header, peer, &headers), expected, "{header:?} {peer} {headers:?}");
+        }
+    }
 }

@@ -51,6 +51,9 @@ pub struct BuildArguments {
     /// How layers are stored [default: erofs where tools and kernel have it]
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<FormatFlag>,
+    /// Build without namespaces, where none may be made: in the build of a container, which is thrown away
+    #[arg(long)]
+    uncontained: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -140,10 +143,11 @@ fn build_images(config: &Config, arguments: &BuildArguments) -> anyhow::Result<E
         }),
         ..BuildOptions::default()
     };
+    let tools = if arguments.uncontained { SystemTools::uncontained() } else { SystemTools::default() };
     let mut stale = Vec::new();
     for name in &names {
         let mut progress = progress::for_stderr();
-        let built = build(&store, &recipes, name, &options, &SystemTools::default(), &mut *progress);
+        let built = build(&store, &recipes, name, &options, &tools, &mut *progress);
         drop(progress);
         let built = built.with_context(|| format!("failed to build the image {name}"))?;
         let size = megabytes(size_of(&built.image));
@@ -157,7 +161,8 @@ fn build_images(config: &Config, arguments: &BuildArguments) -> anyhow::Result<E
             stale.push(name.clone());
         }
     }
-    if !stale.is_empty() {
+    // Where there are no namespaces, there is no cell to ask in: the service asks when it starts.
+    if !stale.is_empty() && !arguments.uncontained {
         record_versions(config, &store, &profiles, &stale);
     }
     Ok(ExitCode::SUCCESS)

@@ -1,9 +1,10 @@
 //! What texts in settings look like: addresses, origins, names, paths.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::value::Form;
+use crate::words::network::Network;
 use crate::words::settings::Listen;
 
 pub const LISTEN: Form = Form {
@@ -13,11 +14,22 @@ pub const LISTEN: Form = Form {
     check: |text| read_listen(text).as_ref().map(write_listen),
 };
 
-pub const ADDRESS: Form = Form {
-    expected: "an IP address",
-    example: "127.0.0.1",
-    placeholder: "ADDRESS",
-    check: |text| text.parse::<IpAddr>().ok().map(|address| address.to_string()),
+pub const NETWORK: Form = Form {
+    expected: "an IP address, or a network whose address ends where its prefix does",
+    example: "172.16.0.0/12",
+    placeholder: "ADDRESS[/BITS]",
+    check: |text| text.parse::<Network>().ok().map(|network| network.to_string()),
+};
+
+pub const HEADER: Form = Form {
+    expected: "the name of a header of 1 to 64 letters, digits and `-`",
+    example: "Fly-Client-IP",
+    placeholder: "HEADER",
+    check: |text| {
+        let fits =
+            (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        fits.then(|| text.to_owned())
+    },
 };
 
 pub const ORIGIN: Form = Form {
@@ -188,7 +200,8 @@ mod tests {
     fn each_form_takes_its_own_example_and_refuses_what_is_like_it() {
         for (form, wrong) in [
             (LISTEN, vec!["8080", "example.org:80", "127.0.0.1", "127.0.0.1:70000", "unix:relative"]),
-            (ADDRESS, vec!["127.0.0.1:80", "10.0.0.0/8"]),
+            (NETWORK, vec!["127.0.0.1:80", "10.0.0.1/8", "10.0.0.0/33", "example.org"]),
+            (HEADER, vec!["a b", "a:", "ä"]),
             (ORIGIN, vec!["docs.example.org", "ftp://a", "https://a/path", "https://", "https://a b"]),
             (ENDPOINT, vec!["https://127.0.0.1:4317", "http://127.0.0.1", "127.0.0.1:4317"]),
             (USER, vec!["root", "0", "00", "a b", "-u"]),

@@ -106,6 +106,7 @@ impl Config {
         let mut settings = draft.service;
         check_exposure(&settings, &origins)?;
         check_times(&settings, &origins)?;
+        check_proxies(&settings, &origins)?;
         if settings.code_bytes_max > settings.body_bytes_max {
             warnings.push("service.code_bytes_max is above service.body_bytes_max, which counts first".to_owned());
         }
@@ -222,6 +223,16 @@ fn check_times(settings: &ServiceSettings, origins: &Origins) -> Result<(), Conf
         }
         _ => Ok(()),
     }
+}
+
+/// A header is believed of nobody unless somebody is named.
+fn check_proxies(settings: &ServiceSettings, origins: &Origins) -> Result<(), ConfigError> {
+    if settings.client_address_header.is_none() || !settings.trusted_proxies.is_empty() {
+        return Ok(());
+    }
+    let header = origins.of("service.client_address_header").subject("service.client_address_header");
+    let remedy = "name the proxies that set it in trusted_proxies; of anybody else it is never believed".to_owned();
+    Err(ConfigError::refused(format!("{header} is set, and no proxy is trusted"), remedy))
 }
 
 /// A warning for each `SANDBOXD_…` that nothing reads: it is a slip of the finger, or a setting of another version.

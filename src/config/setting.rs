@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ConfigError;
 use super::value::{Kind, Raw, Value};
+use crate::words::network::Network;
 use crate::words::settings::{Listen, Rate};
 use crate::words::suggest;
 
@@ -258,8 +258,8 @@ field!(Duration, time => Value::Time(*time), Value::Time(time) => Some(time));
 field!(Rate, rate => Value::Rate(*rate), Value::Rate(rate) => Some(rate));
 field!(Vec<String>, items => Value::List(items.clone()), Value::List(items) => Some(items));
 field!(
-    Vec<IpAddr>,
-    addresses => Value::List(addresses.iter().map(IpAddr::to_string).collect()),
+    Vec<Network>,
+    networks => Value::List(networks.iter().map(Network::to_string).collect()),
     Value::List(items) => items.iter().map(|item| item.parse().ok()).collect()
 );
 field!(

@@ -170,11 +170,19 @@ const CALLERS: &[Setting<Draft>] = &[
     .aliases(seeds::CORS_ORIGINS),
     Setting::<Draft>::new(
         "trusted_proxies",
-        Kind::List(forms::ADDRESS),
-        "Proxies whose X-Forwarded-For is believed",
+        Kind::List(forms::NETWORK),
+        "Proxies, or their networks, whose X-Forwarded-For is believed",
         access!(service.trusted_proxies),
     )
     .flag("trusted-proxies"),
+    Setting::<Draft>::new(
+        "client_address_header",
+        Kind::Text(forms::HEADER),
+        "The header that these proxies set to the client's address instead; none for X-Forwarded-For",
+        access!(service.client_address_header),
+    )
+    .flag("client-address-header")
+    .optional(),
 ];
 
 const ADMISSION: &[Setting<Draft>] = &[

@@ -62,7 +62,7 @@ impl Bench {
         Bench {
             recipes: Recipes::load(Some(&at("recipes"))).unwrap(),
             store: Store::open(&at("store")).unwrap(),
-            tools: SystemTools { search: search.to_vec(), contained: false },
+            tools: SystemTools { search: search.to_vec(), contained: false, needs_root: false },
             directory,
         }
     }
@@ -233,7 +233,7 @@ fn a_failed_build_says_what_the_tool_said_and_leaves_nothing() {
     assert_eq!((bench.left_in_tmp(), bench.layer_files()), (0, 0));
 
     fs::remove_file(bench.directory.path().join("bin/mmdebstrap")).unwrap();
-    let tools = SystemTools { search: vec![bench.directory.path().join("bin")], contained: false };
+    let tools = SystemTools { search: vec![bench.directory.path().join("bin")], contained: false, needs_root: false };
     let error = build(&bench.store, &bench.recipes, "base", &directory_format(), &tools, &mut Silent).unwrap_err();
     assert_eq!(error.to_string(), "mmdebstrap: not found");
     assert_eq!(error.hint().unwrap(), "apt-get install mmdebstrap");

@@ -52,12 +52,22 @@ pub fn package_of(program: &str) -> &str {
 pub struct SystemTools {
     pub(super) search: Vec<PathBuf>,
     pub(super) contained: bool,
+    pub(super) needs_root: bool,
+}
+
+const DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+impl SystemTools {
+    /// Tools without namespaces of their own, for a place that may make none and is thrown away: the build of a container.
+    /// What a killed build leaves running there ends with the place, and programs of the image find no /proc.
+    pub fn uncontained() -> SystemTools {
+        SystemTools { contained: false, ..SystemTools::default() }
+    }
 }
 
 impl Default for SystemTools {
     fn default() -> SystemTools {
-        let directories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        SystemTools { search: directories.into_iter().map(PathBuf::from).collect(), contained: true }
+        SystemTools { search: DIRECTORIES.map(PathBuf::from).to_vec(), contained: true, needs_root: true }
     }
 }
 
@@ -87,7 +97,7 @@ impl Tools for SystemTools {
     }
 
     fn needs_root(&self) -> bool {
-        self.contained
+        self.needs_root
     }
 }
 

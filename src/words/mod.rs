@@ -6,6 +6,7 @@ pub mod causes;
 pub mod embedded;
 pub mod host;
 pub mod limits;
+pub mod network;
 pub mod profile;
 pub mod request;
 pub mod settings;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::Network;
+
 /// Everything the service can be told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSettings {
@@ -35,8 +37,10 @@ pub struct ServiceSettings {
     pub drain_time_max: Duration,
     /// Origins that browsers may call from; `*` stands for all.
     pub cors_origins: Vec<String>,
-    /// Addresses of proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<std::net::IpAddr>,
+    /// Proxies whose `X-Forwarded-For`, or header of [`ServiceSettings::client_address_header`], is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// The one header in which trusted proxies name the client's address; `None` for `X-Forwarded-For`.
+    pub client_address_header: Option<String>,
     /// Languages whose image is not built run on this machine's own programs.
     pub use_host_image: bool,
     /// Layers that may be missing: `landlock`, `seccomp`, `cgroup`.
@@ -166,6 +170,7 @@ impl Default for ServiceSettings {
             drain_time_max: Duration::from_secs(30),
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            client_address_header: None,
             use_host_image: false,
             give_up: Vec::new(),
             rate: None,

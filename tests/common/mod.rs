@@ -110,14 +110,19 @@ pub fn nothing_may_be_missing() -> bool {
     std::env::var_os("SANDBOXD_TEST_IMAGES").is_some()
 }
 
+/// True when there is User Mode Linux; says so when there is not.
+pub fn has_uml() -> bool {
+    let there = Command::new("linux.uml").arg("--version").output().is_ok();
+    assert!(there || !nothing_may_be_missing(), "linux.uml is missing: apt-get install user-mode-linux");
+    if !there {
+        eprintln!("skipped: linux.uml is missing (apt-get install user-mode-linux)");
+    }
+    there
+}
+
 /// Runs `script` as root of a User Mode Linux machine with pure cgroup v2; `None` when there is no User Mode Linux.
 pub fn run_under_v2(script: &str) -> Option<Output> {
-    if !is_root() {
-        return None;
-    }
-    if Command::new("linux.uml").arg("--version").output().is_err() {
-        assert!(!nothing_may_be_missing(), "linux.uml is missing: apt-get install user-mode-linux");
-        eprintln!("skipped: linux.uml is missing (apt-get install user-mode-linux)");
+    if !is_root() || !has_uml() {
         return None;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
