@@ -170,16 +170,16 @@ impl Execution {
     /// The answer with all outputs, once the run has ended.
     pub fn answer(&self) -> Option<Answer> {
         let answer = self.lock().answer.clone()?;
-        Some(self.with_output(answer))
+        let mut answer = self.with_compile_output(answer);
+        answer.run.set_output(self.output_of(StepKind::Run));
+        Some(answer)
     }
 
-    /// `answer` with what the steps have written.
-    pub(super) fn with_output(&self, mut answer: Answer) -> Answer {
-        let state = self.lock();
-        answer.run.set_output(captured(&state.events, StepKind::Run));
+    /// `answer` with what the compile step has written.
+    pub(super) fn with_compile_output(&self, mut answer: Answer) -> Answer {
         if let Some(compile) = &mut answer.compile {
             // A compile step taken over from an earlier run brings its output along.
-            let output = captured(&state.events, StepKind::Compile);
+            let output = self.output_of(StepKind::Compile);
             if !output.stdout.is_empty() || !output.stderr.is_empty() {
                 compile.set_output(output);
             }

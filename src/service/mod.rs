@@ -512,8 +512,9 @@ impl Service {
         let labels =
             RunLabels { language: language.clone(), status: answer.run.status, dialect: execution.about.dialect };
         self.metrics.runs.get_or_create(&labels).inc();
-        let wall_ms =
-            answer.run.usage.wall_time_ms + answer.compile.as_ref().map_or(0.0, |step| step.usage.wall_time_ms);
+        // A compile step that was taken over took none of this time.
+        let compile = answer.compile.as_ref().filter(|_| !answer.compile_cached);
+        let wall_ms = answer.run.usage.wall_time_ms + compile.map_or(0.0, |step| step.usage.wall_time_ms);
         if answer.run.status == Status::SandboxError.word() {
             return;
         }
@@ -550,13 +551,10 @@ impl Service {
 
     fn note_end(&self, execution: &Execution, answer: &Answer, queue_time: Duration) -> Option<Receipt> {
         let history = self.history.as_ref()?;
-        let mut answer = execution.with_output(answer.clone());
+        // What the run step wrote is kept beside the answer, as the bytes it is.
+        let output = execution.output_of(StepKind::Run);
+        let mut answer = execution.with_compile_output(answer.clone());
         let extracted = execution.extracted().unwrap_or_default();
-        let output = std::mem::take(&mut answer.run.output);
-        let bytes = |text: String, encoding: &str| match encoding {
-            "base64" => answer::from_base64(&text).unwrap_or_default(),
-            _ => text.into_bytes(),
-        };
         answer.files_out.iter_mut().for_each(|file| file.content.clear());
         Some(history.finished(Finished {
             id: execution.about.id.clone(),
@@ -569,10 +567,10 @@ impl Service {
             cpu_time_ms: answer.run.usage.cpu_time_ms,
             memory_peak_bytes: answer.run.usage.memory_peak_bytes,
             queue_time_ms: queue_time.as_secs_f64() * 1e3,
-            stdout_truncated_bytes: output.stdout_truncated_bytes,
-            stderr_truncated_bytes: output.stderr_truncated_bytes,
-            stdout: bytes(output.stdout, output.stdout_encoding),
-            stderr: bytes(output.stderr, output.stderr_encoding),
+            stdout_truncated_bytes: answer.run.output.stdout_truncated_bytes,
+            stderr_truncated_bytes: answer.run.output.stderr_truncated_bytes,
+            stdout: output.stdout,
+            stderr: output.stderr,
             denied_syscalls: answer.run.evidence.denied_syscalls.iter().map(|denied| denied.name.clone()).collect(),
             answer_json: serde_json::to_string(&answer).ok(),
             result_json: extracted.result_json,
