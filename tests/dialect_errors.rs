@@ -2,6 +2,7 @@
 //! `{"success":false,"error":"a sentence", …}`, whoever's fault it is. In process: no cell is made.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -165,6 +166,10 @@ fn what_the_service_cannot_do_now() {
     for path in PATHS {
         let full = service(ServiceSettings { queue_max: 0, ..ServiceSettings::default() }, 0);
         assert_eq!(refused(&full, post(path, &code), 503)["code"], "queue_full");
+        let busy = ServiceSettings { queue_time_max: Duration::from_millis(20), ..ServiceSettings::default() };
+        let late = refused(&service(busy, 0), post(path, &code), 503);
+        assert_eq!(late["code"], "queue_timeout");
+        assert!(late["error"].as_str().unwrap().starts_with("no turn came within 20ms"), "{late}");
         let draining = service(ServiceSettings::default(), 1);
         draining.drain();
         assert_eq!(refused(&draining, post(path, &code), 503)["code"], "draining");
@@ -203,7 +208,7 @@ fn the_pattern_policy_refuses_what_validate_tells_of() {
 fn a_refusal_says_when_to_come_again() {
     use axum::response::IntoResponse as _;
     let refusal = Refusal::new(Class::TooManyRequests, "rate_limited", "too many")
-        .retry_after(std::time::Duration::from_millis(1500));
+        .retry_after(Duration::from_millis(1500));
     let response = SeedError(refusal).into_response();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "2");

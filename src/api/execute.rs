@@ -290,27 +290,9 @@ async fn execute_now(
     if let Some(form) = form {
         return Ok(stream::response(form, execution, 0, Some(guard)));
     }
-    let answer = execution.finished().await;
+    let answer = execution.verdict().await;
     drop(guard);
-    respond(&execution, answer, chunks)
-}
-
-/// The answer to a synchronous request.
-fn respond(execution: &Execution, answer: Answer, chunks: bool) -> Result<Response, NativeError> {
-    if answer.run.status == Status::SandboxError.word() {
-        return Err(failed(&answer).into());
-    }
-    Ok(Json(execute_answer(execution, answer, chunks)).into_response())
-}
-
-/// The refusal for a run that has no verdict.
-pub fn failed(answer: &Answer) -> Refusal {
-    // What the service had no turn for can be asked again.
-    if answer.run.message.starts_with("no turn came") {
-        let refusal = Refusal::new(Class::Unavailable, "queue_timeout", answer.run.message.clone());
-        return refusal.retry_after(Duration::from_secs(2));
-    }
-    Refusal::new(Class::Internal, "sandbox_error", answer.run.message.clone())
+    Ok(Json(execute_answer(&execution, answer?, chunks)).into_response())
 }
 
 /// Ends an execution that nobody waits for any more.

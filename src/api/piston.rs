@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use super::caller::Identity;
 use super::error::{run_refusals, status_code, with_headers};
-use super::execute::{CancelOnDrop, Encoding, failed};
+use super::execute::{CancelOnDrop, Encoding};
 use super::{body, piston_socket};
 use crate::answer::{self, Answer, StepAnswer};
 use crate::runner::{StepKind, Stream};
@@ -190,12 +190,9 @@ pub async fn execute(
     let Job { submission, language, version } = job(&current, fields, caller, identity.request_id, false)?;
     let execution = service.submit(submission)?;
     let guard = CancelOnDrop(Arc::clone(&execution));
-    let answer = execution.finished().await;
+    let answer = execution.verdict().await;
     drop(guard);
-    if answer.run.status == Status::SandboxError.word() {
-        return Err(failed(&answer).into());
-    }
-    let (run, compile) = stages(&execution, &answer);
+    let (run, compile) = stages(&execution, &answer?);
     Ok(Json(PistonAnswer { language, version, run, compile }))
 }
 

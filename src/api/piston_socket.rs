@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::body;
 use super::caller::{Identity, Place};
-use super::execute::{CancelOnDrop, failed, stage_word};
+use super::execute::{CancelOnDrop, stage_word};
 use super::piston::{Job, PistonError, exit_json, job, stages};
 use super::socket::input::Inputs;
 use super::websocket::{self, Turn, Wire, close_codes};
@@ -29,7 +29,6 @@ use crate::runner::StepKind;
 use crate::service::execution::{Event, EventKind, Execution};
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Service};
-use crate::words::verdict::Status;
 
 /// How long a client may take for its `init`.
 const INIT_TIME_MAX: Duration = Duration::from_secs(1);
@@ -273,10 +272,10 @@ fn stage_json(step: StepKind) -> Value {
 
 /// The end of the last step; the run step's, or that of a compile step that failed.
 fn end_json(execution: &Execution, step: Option<StepKind>) -> Option<Value> {
-    let answer = execution.answer()?;
-    if answer.run.status == Status::SandboxError.word() {
-        return Some(json!({"type": "error", "message": failed(&answer).message}));
+    if let Some(refusal) = execution.refusal() {
+        return Some(json!({"type": "error", "message": refusal.message}));
     }
+    let answer = execution.answer()?;
     let (run, compile) = stages(execution, &answer);
     let (word, ended) = match (step, compile) {
         (Some(StepKind::Compile), Some(compile)) => (StepKind::Compile, compile),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Extracted;
+use super::refusal::Refusal;
 use crate::answer::Answer;
 use crate::runner::{Captured, Recorder, StepKind, Stream};
 
@@ -76,6 +77,8 @@ struct State {
     halves: Vec<(StepKind, Stream, Vec<u8>)>,
     /// Without its outputs, which the events hold.
     answer: Option<Answer>,
+    /// Why there is no verdict, if there is none.
+    refusal: Option<Refusal>,
     extracted: Option<Extracted>,
     finished: Option<Duration>,
 }
@@ -131,11 +134,12 @@ impl Execution {
         }
     }
 
-    /// The run has ended: the last event.
-    pub(super) fn finish(&self, answer: Answer) {
+    /// The run has ended: the last event. With a `refusal` where there is no verdict.
+    pub(super) fn finish(&self, answer: Answer, refusal: Option<Refusal>) {
         self.close_stdin();
         let mut state = self.lock();
         state.answer = Some(answer);
+        state.refusal = refusal;
         state.finished = Some(self.accepted.elapsed());
         self.push(&mut state, EventKind::Finished);
     }
@@ -173,6 +177,20 @@ impl Execution {
         let mut answer = self.with_compile_output(answer);
         answer.run.set_output(self.output_of(StepKind::Run));
         Some(answer)
+    }
+
+    /// Why the run has ended without a verdict, if it has: whoever waits for one is refused so.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.lock().refusal.clone()
+    }
+
+    /// The answer, once the run has ended with a verdict.
+    ///
+    /// # Errors
+    /// It has ended without one.
+    pub async fn verdict(&self) -> Result<Answer, Refusal> {
+        let answer = self.finished().await;
+        self.refusal().map_or(Ok(answer), Err)
     }
 
     /// `answer` with what the compile step has written.

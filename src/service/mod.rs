@@ -56,6 +56,9 @@ use crate::words::verdict::Status;
 
 /// Longest wait for a run to be written down before it is answered.
 const HISTORY_TIME_MAX: Duration = Duration::from_millis(5);
+/// When to ask again for what had no turn, or no supervisor.
+const QUEUE_RETRY: Duration = Duration::from_secs(2);
+const SUPERVISOR_RETRY: Duration = Duration::from_secs(1);
 /// Signals on their way to one program.
 const SIGNALS_MAX: usize = 8;
 /// Pieces of input on their way to one program.
@@ -418,10 +421,24 @@ impl Service {
         let place = self.turn(&execution, ticket, run.queue_time_max).await;
         let queue_time = began.elapsed();
         self.metrics.queue_time.observe(queue_time.as_secs_f64());
-        let mut answer = match &place {
-            Ok(_) => self.run_in_cells(&execution, &mut run).await,
-            Err((status, message)) => {
-                answer::without_run(execution.about.id.clone(), *status, &run.plan, message.clone())
+        let id = execution.about.id.clone();
+        let result = match &place {
+            Ok(Some(_)) => self.run_in_cells(&execution, &mut run).await,
+            Ok(None) => {
+                let message = "canceled before it began".to_owned();
+                Ok(answer::without_run(id.clone(), Status::Canceled, &run.plan, message))
+            }
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let (mut answer, refusal) = match result {
+            Ok(answer) => {
+                let has_failed = answer.run.status == Status::SandboxError.word();
+                let refusal = has_failed.then(|| failed(&answer.run.message));
+                (answer, refusal)
+            }
+            Err(refusal) => {
+                let message = refusal.message.clone();
+                (answer::without_run(id, Status::SandboxError, &run.plan, message), Some(refusal))
             }
         };
         self.count(&execution, &answer, began.elapsed() - queue_time);
@@ -438,40 +455,47 @@ impl Service {
             // Whoever has an answer finds it in the history, unless the disk is too slow for that.
             let _ = tokio::time::timeout(HISTORY_TIME_MAX, receipt).await;
         }
-        execution.finish(answer);
+        execution.finish(answer, refusal);
         self.executions.ended(&execution);
     }
 
-    /// Waits for the turn of `execution`.
+    /// Waits for the turn of `execution`; `None` when it is canceled before.
+    ///
+    /// # Errors
+    /// It does not come in time.
     async fn turn(
         &self,
         execution: &Execution,
         ticket: Ticket,
         queue_time_max: Duration,
-    ) -> Result<Place, (Status, String)> {
+    ) -> Result<Option<Place>, Refusal> {
         let (position, place) = match ticket {
-            Ticket::Now(place) => return Ok(place),
+            Ticket::Now(place) => return Ok(Some(place)),
             Ticket::Later { position, place } => (position, place),
         };
         execution.record(EventKind::Queued { position });
         tokio::select! {
             biased;
-            () = execution.canceled().cancelled() => Err((Status::Canceled, "canceled before it began".to_owned())),
+            () = execution.canceled().cancelled() => Ok(None),
             place = tokio::time::timeout(queue_time_max, place) => match place {
-                Ok(Ok(place)) => Ok(place),
+                Ok(Ok(place)) => Ok(Some(place)),
                 _ => {
                     let waited = format_time(queue_time_max);
-                    Err((Status::SandboxError, format!("no turn came within {waited}: the service has too much to do")))
+                    let message = format!("no turn came within {waited}: the service has too much to do");
+                    let refusal = Refusal::new(Class::Unavailable, "queue_timeout", message);
+                    Err(refusal.retry_after(QUEUE_RETRY))
                 }
             },
         }
     }
 
-    async fn run_in_cells(&self, execution: &Arc<Execution>, run: &mut Run) -> Answer {
+    /// # Errors
+    /// There is no verdict, and the fault is ours.
+    async fn run_in_cells(&self, execution: &Arc<Execution>, run: &mut Run) -> Result<Answer, Refusal> {
         let id = execution.about.id.clone();
         let Some(client) = self.fleet.pick().await else {
-            let message = "no supervisor is there; the service starts one again".to_owned();
-            return answer::without_run(id, Status::SandboxError, &run.plan, message);
+            let message = "no supervisor is there; the service starts one again";
+            return Err(Refusal::new(Class::Unavailable, "no_supervisor", message).retry_after(SUPERVISOR_RETRY));
         };
         let cache = self.compiled();
         let key = cache.key(&run.plan, execution.about.version.as_deref(), &run.submission.files);
@@ -494,7 +518,7 @@ impl Service {
                 }
                 let mut answer = answer::answer(id, execution.about.version.clone(), &run.plan, result);
                 answer.compile_cached = was_compiled;
-                answer
+                Ok(answer)
             }
             Err(error) => {
                 let message = match &error {
@@ -502,7 +526,7 @@ impl Service {
                     error => error.to_string(),
                 };
                 tracing::error!(id, error = message, "a run failed");
-                answer::without_run(id, Status::SandboxError, &run.plan, message)
+                Err(failed(&message))
             }
         }
     }
@@ -622,6 +646,11 @@ fn kept(execution: &Execution, compiled: Arc<runner::Compiled>) -> Arc<runner::C
         }
         Err(shared) => shared,
     }
+}
+
+/// The sandbox has failed; the caller is told why.
+fn failed(message: &str) -> Refusal {
+    Refusal::new(Class::Internal, "sandbox_error", message)
 }
 
 fn bounds(settings: &ServiceSettings, concurrent_max: usize) -> Bounds {
