@@ -207,8 +207,8 @@ fn the_pattern_policy_refuses_what_validate_tells_of() {
 #[test]
 fn a_refusal_says_when_to_come_again() {
     use axum::response::IntoResponse as _;
-    let refusal = Refusal::new(Class::TooManyRequests, "rate_limited", "too many")
-        .retry_after(Duration::from_millis(1500));
+    let refusal =
+        Refusal::new(Class::TooManyRequests, "rate_limited", "too many").retry_after(Duration::from_millis(1500));
     let response = SeedError(refusal).into_response();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "2");

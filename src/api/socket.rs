@@ -10,6 +10,7 @@
 //! that does not read costs nothing; what it sends meanwhile is read until a few answers wait for it.
 
 pub mod input;
+mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,15 +25,15 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use self::input::Inputs;
+use self::messages::{About, Authenticate, Nothing, Signal, Stdin, Subscribe, error_json, parse, signal_number};
 use super::body;
 use super::caller::{Identity, Place};
-use super::error::{NativeError, detail};
-use super::execute::{CancelOnDrop, Encoding, ExecuteBody, accepted, recorded, submission, unknown};
+use super::error::NativeError;
+use super::execute::{CancelOnDrop, ExecuteBody, accepted, recorded, submission, unknown};
 use super::stream::event_json;
 use super::websocket::{self, Turn, Wire, close_codes};
 use crate::service::execution::{Event, EventKind, Execution};
@@ -121,62 +122,6 @@ struct Batch {
     id: String,
     events: std::vec::IntoIter<Event>,
 }
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Authenticate {
-    key: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Subscribe {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-    /// Events up to this one are known already.
-    #[serde(rename = "lastEventId")]
-    last_event_id: Option<usize>,
-}
-
-/// A message that is about an execution and says no more.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct About {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stdin {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-    data: String,
-    #[serde(default)]
-    encoding: Encoding,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Signal {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-    signal: SignalName,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum SignalName {
-    Number(i32),
-    Name(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-const KINDS: [&str; 9] =
-    ["authenticate", "execute", "subscribe", "unsubscribe", "stdin", "stdin_close", "signal", "cancel", "ping"];
 
 /// How a connection ends.
 type End = (u16, &'static str);
@@ -473,76 +418,5 @@ impl Connection {
 
     fn answer(&mut self, value: Value) {
         self.answers.push_back(value);
-    }
-}
-
-/// The kind of a message, and its other fields.
-fn parse(text: Option<&str>) -> Result<(&'static str, Map<String, Value>), Refusal> {
-    let text =
-        text.ok_or_else(|| Refusal::new(Class::BadRequest, "bad_message", "messages are JSON as text, not binary"))?;
-    let mut fields: Map<String, Value> = body::parse(text.as_bytes())?;
-    let hint = || format!("types: {}", KINDS.join(", "));
-    let refused = |message: String| Err(Refusal::bad("unknown_type", "type", message).hint(hint()));
-    match fields.remove("type") {
-        Some(Value::String(kind)) => match KINDS.iter().find(|known| **known == kind) {
-            Some(known) => Ok((known, fields)),
-            None => refused(format!("unknown type {:?}", kind.chars().take(64).collect::<String>())),
-        },
-        Some(_) => refused("type is no string".to_owned()),
-        None => refused("type is missing".to_owned()),
-    }
-}
-
-fn error_json(refusal: &Refusal, id: Option<&str>) -> Value {
-    let mut value = json!({"type": "error", "error": detail(refusal)});
-    if let Some(id) = id {
-        value["executionId"] = id.chars().take(64).collect::<String>().into();
-    }
-    if let Some(after) = refusal.retry_after {
-        value["retryAfterMs"] = (after.as_millis() as u64).into();
-    }
-    value
-}
-
-fn signal_number(signal: &SignalName) -> Result<i32, Refusal> {
-    use nix::sys::signal::Signal;
-    let known = match signal {
-        SignalName::Number(number) => Signal::try_from(*number).ok(),
-        SignalName::Name(name) => {
-            let name = name.to_ascii_uppercase();
-            let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-            name.parse().ok()
-        }
-    };
-    let refusal = || Refusal::bad("unknown_signal", "signal", "no signal is called that").hint("as \"SIGINT\" or 2");
-    known.map(|signal| signal as i32).ok_or_else(refusal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_are_known_by_name_and_number() {
-        let number = |text: &str| signal_number(&serde_json::from_str(text).unwrap()).map_err(|refusal| refusal.code);
-        for (text, expected) in [("\"SIGINT\"", 2), ("\"int\"", 2), ("15", 15), ("\"SIGWINCH\"", 28)] {
-            assert_eq!(number(text), Ok(expected), "{text}");
-        }
-        for text in ["0", "-1", "99", "\"SIGNONE\"", "\"\""] {
-            assert_eq!(number(text), Err("unknown_signal"), "{text}");
-        }
-    }
-
-    #[test]
-    fn messages_without_a_known_type_are_refused_with_the_list() {
-        for (text, code) in
-            [("{", "bad_json"), ("[]", "bad_request"), ("{}", "unknown_type"), (r#"{"type":1}"#, "unknown_type")]
-        {
-            assert_eq!(parse(Some(text)).unwrap_err().code, code, "{text}");
-        }
-        let refusal = parse(Some(r#"{"type":"exec"}"#)).unwrap_err();
-        assert!(refusal.hint.is_some_and(|hint| hint.contains("execute")), "{}", refusal.message);
-        assert_eq!(parse(None).unwrap_err().code, "bad_message");
-        assert_eq!(parse(Some(r#"{"type":"ping"}"#)).unwrap().0, "ping");
     }
 }
