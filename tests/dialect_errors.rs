@@ -1,6 +1,9 @@
 //! What the faces of the services before this one say where a request is not served, in the shape their clients look for:
 //! `{"success":false,"error":"a sentence", …}`, whoever's fault it is. In process: no cell is made.
 
+#[path = "common/quiet.rs"]
+mod quiet;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,70 +12,16 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use sandboxd::api;
 use sandboxd::api::seeds::SeedError;
-use sandboxd::service::handover::{Handover, LanguageState};
+use sandboxd::service::Service;
 use sandboxd::service::refusal::{Class, Refusal};
-use sandboxd::service::{Current, Service};
-use sandboxd::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
-use sandboxd::words::settings::{Key, LimitCeilings, PatternPolicy, PatternRule, ServiceSettings};
+use sandboxd::words::settings::{PatternPolicy, PatternRule, ServiceSettings};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
+
+use quiet::{key, service};
 
 /// The paths that take code.
 const PATHS: [&str; 3] = ["/typescript", "/execute", "/validate"];
-
-fn key(name: &str, languages: &[&str]) -> Key {
-    Key {
-        name: name.to_owned(),
-        sha256: Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
-        rate: None,
-        concurrent_max: None,
-        languages: languages.iter().map(|language| (*language).to_owned()).collect(),
-        greatest: LimitCeilings::default(),
-        admin: false,
-    }
-}
-
-/// A service with these settings and no supervisor; its Python is not there.
-fn service(settings: ServiceSettings, concurrent_max: usize) -> Arc<Service> {
-    let profile = |name: &str| {
-        let file = format!("{}/sandbox-profiles/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-        (file.clone(), std::fs::read_to_string(file).unwrap())
-    };
-    let state = |name: &str, problem: Option<&str>| LanguageState {
-        name: name.to_owned(),
-        rootfs: "node".to_owned(),
-        version: None,
-        problem: problem.map(str::to_owned),
-    };
-    let host = Host {
-        kernel: "6.1".to_owned(),
-        privilege: Privilege::Root,
-        cgroup: CgroupKind::V2,
-        overlay: true,
-        landlock_abi: 1,
-        seccomp: true,
-        seccomp_notify: true,
-        namespaces: NAMESPACES.to_vec(),
-        speculation_store_bypass: false,
-        speculation_indirect_branch: false,
-        open_files_hard: 1024,
-        cores: 2,
-    };
-    let handover = Handover {
-        settings,
-        profiles: ["javascript", "typescript", "python"].map(profile).into(),
-        host,
-        languages: vec![
-            state("javascript", None),
-            state("typescript", None),
-            state("python", Some("the image python is not built")),
-        ],
-        problems: Vec::new(),
-        concurrent_max,
-    };
-    Service::new(Current::new(handover).unwrap(), concurrent_max, None)
-}
 
 struct Asked<'a> {
     method: &'a str,

@@ -7,12 +7,11 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use nix::sys::signal::Signal;
@@ -24,14 +23,11 @@ use super::caller::{Identity, Place};
 use super::execute::{CancelOnDrop, stage_word};
 use super::piston::{Job, PistonError, exit_json, job, stages};
 use super::socket::input::Inputs;
-use super::websocket::{self, Turn, Wire, close_codes};
+use super::websocket::{self, Times, Turn, Wire, close_codes};
 use crate::runner::StepKind;
 use crate::service::execution::{Event, EventKind, Execution};
-use crate::service::refusal::{Class, Refusal};
+use crate::service::refusal::Refusal;
 use crate::service::{Caller, Service};
-
-/// How long a client may take for its `init`.
-const INIT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Why a connection is closed, in Piston's numbers.
 const ALREADY_INITIALIZED: (u16, &str) = (4000, "Already Initialized");
@@ -46,25 +42,15 @@ pub async fn connect(
     State(service): State<Arc<Service>>,
     identity: Identity,
     place: Option<Extension<Place>>,
+    Extension(times): Extension<Times>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, PistonError> {
     let caller = identity.caller()?;
-    let upgrade = websocket::upgrade_of(upgrade)?;
-    let current = service.current();
-    websocket::check_origin(&headers, &current.settings)?;
-    if service.is_draining() {
-        return Err(Refusal::new(Class::Unavailable, "draining", "the service is shutting down").into());
-    }
-    let upgrade = websocket::bounded(upgrade, &current.settings);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let sockets = service.sockets.clone();
-        let connection = Connection { service, caller, request_id: identity.request_id, started: None };
-        sockets.track_future(async move {
-            connection.serve(socket).await;
-            drop(place);
-        })
-    }))
+    let upgrade = websocket::admitted(&service, &headers, upgrade)?;
+    let connection =
+        Connection { service: Arc::clone(&service), caller, request_id: identity.request_id, started: None };
+    Ok(websocket::open(&service, upgrade, place, move |socket| connection.serve(Wire::new(socket, times), times)))
 }
 
 struct Connection {
@@ -93,10 +79,9 @@ struct Started {
 type End = (u16, &'static str);
 
 impl Connection {
-    async fn serve(mut self, socket: WebSocket) {
-        let mut wire = Wire::new(socket);
+    async fn serve(mut self, mut wire: Wire, times: Times) {
         let service = Arc::clone(&self.service);
-        let init_until = Instant::now() + INIT_TIME_MAX;
+        let init_until = Instant::now() + times.init_max;
         loop {
             if wire.is_free()
                 && let Some(started) = &mut self.started

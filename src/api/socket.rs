@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::StreamExt as _;
@@ -35,7 +35,7 @@ use super::caller::{Identity, Place};
 use super::error::NativeError;
 use super::execute::{CancelOnDrop, ExecuteBody, accepted, recorded, submission, unknown};
 use super::stream::event_json;
-use super::websocket::{self, Turn, Wire, close_codes};
+use super::websocket::{self, Times, Turn, Wire, close_codes};
 use crate::service::execution::{Event, EventKind, Execution};
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Service};
@@ -50,10 +50,6 @@ const GARBAGE_MAX: u32 = 100;
 const WRONG_KEYS_MAX: u32 = 5;
 /// Answers that wait for the client to read; while there are so many, none of its messages is read.
 const ANSWERS_MAX: usize = 16;
-/// How long a client may take for its key.
-const KEY_TIME_MAX: Duration = Duration::from_secs(10);
-/// A connection that follows nothing and asks for nothing is closed after so long.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Pause between two looks at whether a connection is idle.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,29 +58,18 @@ pub async fn socket(
     State(service): State<Arc<Service>>,
     identity: Identity,
     place: Option<Extension<Place>>,
+    Extension(times): Extension<Times>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, NativeError> {
-    let upgrade = websocket::upgrade_of(upgrade)?;
-    let current = service.current();
-    websocket::check_origin(&headers, &current.settings)?;
+    let upgrade = websocket::admitted(&service, &headers, upgrade)?;
     let caller = match identity.caller() {
         Ok(caller) => Some(caller),
         Err(refusal) if refusal.code == "key_missing" => None,
         Err(refusal) => return Err(refusal.into()),
     };
-    if service.is_draining() {
-        return Err(Refusal::new(Class::Unavailable, "draining", "the service is shutting down").into());
-    }
-    let upgrade = websocket::bounded(upgrade, &current.settings);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let sockets = service.sockets.clone();
-        let connection = Connection::new(service, identity, caller);
-        sockets.track_future(async move {
-            connection.serve(socket).await;
-            drop(place);
-        })
-    }))
+    let connection = Connection::new(Arc::clone(&service), identity, caller, times);
+    Ok(websocket::open(&service, upgrade, place, move |socket| connection.serve(Wire::new(socket, times))))
 }
 
 /// Events of one execution from some position on: its number among this connection's subscriptions, and the events, if
@@ -107,6 +92,7 @@ struct Connection {
     garbage: u32,
     wrong_keys: u32,
     last_message: Instant,
+    times: Times,
 }
 
 struct Subscription {
@@ -127,7 +113,7 @@ struct Batch {
 type End = (u16, &'static str);
 
 impl Connection {
-    fn new(service: Arc<Service>, identity: Identity, caller: Option<Caller>) -> Connection {
+    fn new(service: Arc<Service>, identity: Identity, caller: Option<Caller>, times: Times) -> Connection {
         Connection {
             service,
             identity,
@@ -142,11 +128,11 @@ impl Connection {
             garbage: 0,
             wrong_keys: 0,
             last_message: Instant::now(),
+            times,
         }
     }
 
-    async fn serve(mut self, socket: WebSocket) {
-        let mut wire = Wire::new(socket);
+    async fn serve(mut self, mut wire: Wire) {
         let service = Arc::clone(&self.service);
         let mut draining = false;
         loop {
@@ -196,7 +182,7 @@ impl Connection {
 
     /// How long this client may say nothing while nothing goes on.
     fn patience(&self) -> Duration {
-        if self.caller.is_some() { IDLE_TIME_MAX } else { KEY_TIME_MAX }
+        if self.caller.is_some() { self.times.idle_max } else { self.times.key_max }
     }
 
     /// Why a connection on which nothing goes on ends now, if it does.
