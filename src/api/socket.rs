@@ -359,6 +359,7 @@ impl Connection {
     }
 
     async fn subscribe(&mut self, asked: Subscribe, caller: &Caller) -> Result<(), Refusal> {
+        self.service.renewed(caller)?;
         let Subscribe { id, last_event_id } = asked;
         if self.subscriptions.contains_key(&id) {
             return Err(Refusal::bad("already_subscribed", "executionId", "this execution is followed already"));

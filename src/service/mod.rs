@@ -151,6 +151,24 @@ impl Service {
         Arc::clone(&self.compiled.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// `caller` by the configuration in force, for whoever was let in by an earlier one and asks for more.
+    ///
+    /// # Errors
+    /// The key is none any more, or there are keys now.
+    pub fn renewed(&self, caller: &Caller) -> Result<Caller, Refusal> {
+        let current = self.current();
+        let key = match &caller.key {
+            None if current.keys.is_empty() => None,
+            None => return Err(Refusal::new(Class::Unauthorized, "key_missing", "a key is required")),
+            Some(key) => {
+                let message = format!("the key of {} is not known any more", key.name);
+                let revoked = || Refusal::new(Class::Unauthorized, "key_revoked", message);
+                Some(Arc::new(current.keys.renewed(key).ok_or_else(revoked)?.clone()))
+            }
+        };
+        Ok(Caller { key, address: caller.address.clone() })
+    }
+
     /// Counts a request of `caller`.
     ///
     /// # Errors

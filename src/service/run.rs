@@ -49,6 +49,8 @@ impl Service {
             return Err(refusal.retry_after(Duration::from_secs(5)));
         }
         let current = self.current();
+        // Sockets stay open over a reload, and bodies take their time.
+        submission.caller = self.renewed(&submission.caller)?;
         let plan = check(&current, &mut submission)?;
         let language = plan.language.clone();
         let caller = submission.caller.name();

@@ -24,6 +24,11 @@ pub fn key(name: &str, languages: &[&str]) -> Key {
 
 /// A service with these settings and no supervisor; its Python is not there.
 pub fn service(settings: ServiceSettings, concurrent_max: usize) -> Arc<Service> {
+    Service::new(current(settings), concurrent_max, None)
+}
+
+/// The configuration of such a service.
+pub fn current(settings: ServiceSettings) -> Current {
     let profile = |name: &str| {
         let file = format!("{}/sandbox-profiles/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         (file.clone(), std::fs::read_to_string(file).unwrap())
@@ -58,7 +63,7 @@ pub fn service(settings: ServiceSettings, concurrent_max: usize) -> Arc<Service>
             state("python", Some("the image python is not built")),
         ],
         problems: Vec::new(),
-        concurrent_max,
+        concurrent_max: 0,
     };
-    Service::new(Current::new(handover).unwrap(), concurrent_max, None)
+    Current::new(handover).unwrap()
 }

@@ -1,23 +1,28 @@
-//! How long the WebSockets wait for what, with shorter times than the service's own. In process: no cell is made.
+//! How long the WebSockets wait for what, with shorter times than the service's own, and what becomes of those whose key is
+//! revoked. In process: no cell is made.
 
 #[path = "common/quiet.rs"]
 mod quiet;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use sandboxd::api::app_with;
 use sandboxd::api::websocket::Times;
+use sandboxd::service::Service;
 use sandboxd::words::settings::ServiceSettings;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use quiet::{key, service};
+use quiet::{current, key, service};
 
 /// Far longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Live {
     runtime: Runtime,
     address: SocketAddr,
+    service: Arc<Service>,
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
@@ -38,15 +44,24 @@ impl Live {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let service = service(ServiceSettings { queue_time_max: PATIENCE, ..settings }, 0);
+        let app = app_with(Arc::clone(&service), times);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            axum::serve(listener, app_with(service, times)).await
+            axum::serve(listener, app).await
         });
-        Live { runtime, address }
+        Live { runtime, address, service }
     }
 
     fn connect(&self, path: &str) -> Socket {
-        self.runtime.block_on(connect_async(format!("ws://{}{path}", self.address))).unwrap().0
+        self.connect_with(path, None)
+    }
+
+    fn connect_with(&self, path: &str, key: Option<&'static str>) -> Socket {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        if let Some(key) = key {
+            request.headers_mut().insert("x-api-key", HeaderValue::from_static(key));
+        }
+        self.runtime.block_on(connect_async(request)).unwrap().0
     }
 
     fn send(&self, socket: &mut Socket, message: &Value) {
@@ -154,13 +169,13 @@ fn a_key_has_to_come_soon() {
 fn a_client_that_answers_no_ping_is_gone_and_one_that_does_is_not() {
     let times = Times { ping_pause: milliseconds(200), silence_max: milliseconds(700), ..Times::default() };
     let live = Live::start(ServiceSettings::default(), times);
-    let mut answering = live.connect("/ws");
     let (began, mut mute, mut heard) = (Instant::now(), live.mute("/ws"), Vec::new());
     // It is hung up on without a goodbye, which nobody would hear.
     let _ = mute.read_to_end(&mut heard);
     assert!(began.elapsed() > milliseconds(600) && began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert!(heard.len() >= 6 && heard.chunks(2).all(|frame| frame == [0x89, 0]), "pings alone: {heard:x?}");
-    live.stays(&mut answering, milliseconds(1500));
+    let mut answering = live.connect("/ws");
+    live.stays(&mut answering, milliseconds(2500));
     live.send(&mut answering, &json!({"type": "ping"}));
     live.until(&mut answering, "pong");
 }
@@ -193,4 +208,50 @@ fn pistons_init_has_to_come_soon() {
     assert!(took > milliseconds(200), "{took:?}");
     live.until(&mut soon, "runtime");
     live.stays(&mut soon, milliseconds(1000));
+}
+
+#[test]
+fn a_key_that_is_revoked_starts_nothing_on_a_socket_that_is_open() {
+    let settings = |names: &[&str]| ServiceSettings {
+        keys: names.iter().map(|name| key(name, &[])).collect(),
+        queue_time_max: PATIENCE,
+        ..ServiceSettings::default()
+    };
+    let live = Live::start(settings(&["ada", "bob"]), Times { init_max: PATIENCE, ..Times::default() });
+    let mut native = live.connect_with("/ws", Some("bob"));
+    let mut piston = live.connect_with("/api/v2/connect", Some("bob"));
+    let mut other = live.connect_with("/api/v2/connect", Some("ada"));
+    let execute = json!({"type": "execute", "language": "javascript", "code": "1"});
+    live.send(&mut native, &execute);
+    let id = live.until(&mut native, "accepted")["executionId"].clone();
+    live.service.reload(current(settings(&["ada"])), 0);
+
+    let refused = |socket: &mut Socket, message: &Value| {
+        live.send(socket, message);
+        live.until(socket, "error")
+    };
+    for message in [&execute, &json!({"type": "subscribe", "executionId": "none"})] {
+        let error = refused(&mut native, message);
+        assert_eq!(error["error"]["code"], "key_revoked", "{error}");
+    }
+    let init = json!({"type": "init", "language": "javascript", "version": "*", "files": [{"content": "1"}]});
+    assert_eq!(refused(&mut piston, &init)["message"], "the key of bob is not known any more");
+    assert_eq!(live.end(&mut piston).0, 4002);
+    live.send(&mut other, &init);
+    live.until(&mut other, "runtime");
+    // What goes on is still its own, and another key can be given.
+    live.send(&mut native, &json!({"type": "cancel", "executionId": id}));
+    assert_eq!(live.until(&mut native, "finished")["answer"]["status"], "canceled");
+    live.send(&mut native, &json!({"type": "authenticate", "key": "ada"}));
+    live.until(&mut native, "authenticated");
+    live.send(&mut native, &execute);
+    live.until(&mut native, "accepted");
+    // Without any key the service is another's: for this machine.
+    live.service.reload(current(settings(&[])), 0);
+    assert_eq!(refused(&mut native, &execute)["error"]["code"], "key_revoked");
+    let mut keyless = live.connect("/ws");
+    live.send(&mut keyless, &execute);
+    live.until(&mut keyless, "accepted");
+    live.service.reload(current(settings(&["ada"])), 0);
+    assert_eq!(refused(&mut keyless, &execute)["error"]["code"], "key_missing");
 }
