@@ -7,6 +7,7 @@ pub mod error;
 pub mod execute;
 pub mod executions;
 pub mod function;
+pub mod host;
 pub mod languages;
 pub mod light;
 pub mod openapi;

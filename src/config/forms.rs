@@ -27,6 +27,16 @@ pub const ORIGIN: Form = Form {
     check: read_origin,
 };
 
+pub const HOST: Form = Form {
+    expected: "the name of a host without a port, or *",
+    example: "sandbox.example.org",
+    placeholder: "HOST",
+    check: |text| {
+        let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        (fits || text == "*").then(|| text.trim_end_matches('.').to_ascii_lowercase())
+    },
+};
+
 pub const ENDPOINT: Form = Form {
     expected: "an http:// address with a port",
     example: "http://127.0.0.1:4317",
@@ -190,6 +200,7 @@ mod tests {
             (LISTEN, vec!["8080", "example.org:80", "127.0.0.1", "127.0.0.1:70000", "unix:relative"]),
             (ADDRESS, vec!["127.0.0.1:80", "10.0.0.0/8"]),
             (ORIGIN, vec!["docs.example.org", "ftp://a", "https://a/path", "https://", "https://a b"]),
+            (HOST, vec!["http://a", "a:80", "a/b", "*.a"]),
             (ENDPOINT, vec!["https://127.0.0.1:4317", "http://127.0.0.1", "127.0.0.1:4317"]),
             (USER, vec!["root", "0", "00", "a b", "-u"]),
             (DIRECTORY, vec!["relative", ""]),

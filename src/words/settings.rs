@@ -35,6 +35,8 @@ pub struct ServiceSettings {
     pub drain_time_max: Duration,
     /// Origins that browsers may call from; `*` stands for all.
     pub cors_origins: Vec<String>,
+    /// Names that a service without keys answers to, beside addresses and `localhost`; `*` stands for all.
+    pub allowed_hosts: Vec<String>,
     /// Addresses of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<std::net::IpAddr>,
     /// Languages whose image is not built run on this machine's own programs.
@@ -165,6 +167,7 @@ impl Default for ServiceSettings {
             body_time_max: Duration::from_secs(30),
             drain_time_max: Duration::from_secs(30),
             cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             use_host_image: false,
             give_up: Vec::new(),
