@@ -162,3 +162,32 @@ fn a_refusal_says_when_to_come_again() {
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "2");
 }
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_for_operators() {
+    let problems = |settings: ServiceSettings, path: &str, key: Option<&str>| {
+        let mut request = Request::builder().uri(path);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let body = runtime.block_on(async {
+            let response = api::app(service(settings, 1)).oneshot(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        });
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        answer["problems"].as_array().unwrap_or_else(|| panic!("{path}: {answer}")).clone()
+    };
+    let open = ServiceSettings { open: true, ..ServiceSettings::default() };
+    let admin = sandboxd::words::settings::Key { admin: true, ..key("root", &[]) };
+    let keyed = ServiceSettings { keys: vec![admin, key("docs", &[])], ..ServiceSettings::default() };
+    for path in ["/api/health/ready", "/api/health/detailed", "/api/system"] {
+        assert_eq!(problems(ServiceSettings::default(), path, None), [quiet::PROBLEM], "{path}: this machine's own");
+        assert_eq!(problems(keyed.clone(), path, Some("root")), [quiet::PROBLEM], "{path}");
+        let key = (path == "/api/system").then_some("docs");
+        for told in [problems(keyed.clone(), path, key), problems(open.clone(), path, None)] {
+            assert!(told.len() == 1 && !told[0].as_str().unwrap().contains('/'), "{path}: {told:?}");
+        }
+    }
+}

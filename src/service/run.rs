@@ -107,11 +107,7 @@ impl Service {
             Err(refusal) => Err(refusal.clone()),
         };
         let (mut answer, refusal) = match result {
-            Ok(answer) => {
-                let has_failed = answer.run.status == Status::SandboxError.word();
-                let refusal = has_failed.then(|| failed(&answer.run.message));
-                (answer, refusal)
-            }
+            Ok(answer) => (answer, None),
             Err(refusal) => {
                 let message = refusal.message.clone();
                 (answer::without_run(id, Status::SandboxError, &run.plan, message), Some(refusal))
@@ -197,12 +193,12 @@ impl Service {
                 Ok(answer)
             }
             Err(error) => {
-                let message = match &error {
+                let whole = match &error {
                     RemoteError::Here(error) => chain(error),
                     error => error.to_string(),
                 };
-                tracing::error!(id, error = message, "a run failed");
-                Err(failed(&message))
+                tracing::error!(id, error = whole, "a run failed");
+                Err(failed(&error))
             }
         }
     }
@@ -239,7 +235,38 @@ fn kept(execution: &Execution, compiled: Arc<runner::Compiled>) -> Arc<runner::C
     }
 }
 
-/// The sandbox has failed; the caller is told why.
-fn failed(message: &str) -> Refusal {
-    Refusal::new(Class::Internal, "sandbox_error", message)
+/// The sandbox has failed. The caller is told at which step; why, with paths and numbers of this machine, is in the log.
+fn failed(error: &RemoteError) -> Refusal {
+    let message = match error {
+        RemoteError::Here(error) => format!("the sandbox failed at {}", error.step),
+        RemoteError::Failed { step, .. } => format!("the sandbox failed at {step}"),
+        RemoteError::Refused { field, .. } => format!("the supervisor refused the run's {field}"),
+        RemoteError::Lost => error.to_string(),
+    };
+    let refusal = Refusal::new(Class::Internal, "sandbox_error", message);
+    refusal.hint("the operator's log says why, by the execution's id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_its_step_and_nothing_of_the_machine() {
+        let message = "join_cgroup: failed to make /sys/fs/cgroup/sandboxd/1".to_owned();
+        for (error, told) in [
+            (
+                RemoteError::Failed { step: "join_cgroup".to_owned(), message: message.clone() },
+                "the sandbox failed at join_cgroup",
+            ),
+            (
+                RemoteError::Refused { field: "rootfs".to_owned(), message, hint: None },
+                "the supervisor refused the run's rootfs",
+            ),
+            (RemoteError::Lost, "the supervisor ended while the program ran; every cell ended with it"),
+        ] {
+            let refusal = failed(&error);
+            assert_eq!((refusal.class, refusal.message.as_str()), (Class::Internal, told));
+        }
+    }
 }

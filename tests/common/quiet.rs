@@ -9,6 +9,9 @@ use sandboxd::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
 use sandboxd::words::settings::{Key, LimitCeilings, ServiceSettings};
 use sha2::{Digest as _, Sha256};
 
+/// What its operator has to mend.
+pub const PROBLEM: &str = "/etc/sandboxd/profiles/a.toml:3: unknown field `nmae`";
+
 /// A key that is its own name.
 pub fn key(name: &str, languages: &[&str]) -> Key {
     Key {
@@ -62,7 +65,7 @@ pub fn current(settings: ServiceSettings) -> Current {
             state("typescript", None),
             state("python", Some("the image python is not built")),
         ],
-        problems: Vec::new(),
+        problems: vec![PROBLEM.to_owned()],
         concurrent_max: 0,
     };
     Current::new(handover).unwrap()
