@@ -1,5 +1,7 @@
 //! What each face says, in its own shape of errors, to whoever has no key, asks for what their key or the operator's policy
-//! does not allow, or asks too often.
+//! does not allow, asks too often, or sends what is wrong.
+
+use std::io::Write as _;
 
 use serde_json::{Value, json};
 
@@ -94,6 +96,10 @@ impl Dialect {
             }
         };
         assert!(self == Dialect::Piston || object["code"] == code, "{self:?}: {answer}");
+        for secret in ["/tmp/", "/root", "/home", "/var/lib", "/etc/", "/sys/", "src/", ".rs:", "panicked", "backtrace"]
+        {
+            assert!(!reply.text.contains(secret), "{self:?}: {secret} is told: {answer}");
+        }
         assert_eq!(reply.headers.contains_key("www-authenticate"), status == 401, "{self:?}: {reply:?}");
         assert_eq!(reply.headers.contains_key("retry-after"), status == 429, "{self:?}: {reply:?}");
         sentence.as_str().expect("a sentence").to_owned()
@@ -165,4 +171,99 @@ fn so_do_the_sockets() {
         assert!(told["message"].as_str().unwrap().starts_with(sentence), "{told}");
         assert_eq!(piston.close_code(), Some(4002));
     }
+}
+
+const ALL: &[(&str, &str)] = &[("content-type", "application/json"), ("x-api-key", ADA)];
+
+#[test]
+fn bad_requests_are_named_in_each_faces_own_shape() {
+    let Some(server) = server() else { return };
+    for dialect in DIALECTS {
+        let post = |headers: &[(&str, &str)], body: &str| server.post(dialect.path(), headers, body.as_bytes());
+        let refused = |body: &Value, code: &str| dialect.refusal(&post(ALL, &body.to_string()), 400, code);
+        let has = |sentence: String, words: &str| assert!(sentence.contains(words), "{dialect:?}: {sentence}");
+
+        let method = dialect.refusal(&server.delete(dialect.path()), 405, "wrong_method");
+        assert_eq!(method, format!("{} does not take DELETE", dialect.path()), "{dialect:?}");
+        let kind = post(&[("content-type", "text/html"), ALL[1]], "{}");
+        has(dialect.refusal(&kind, 415, "not_json"), "application/json");
+        has(dialect.refusal(&post(ALL, "{\n \"code\": nil}"), 400, "bad_json"), "line 2 column 11");
+        has(dialect.refusal(&post(ALL, "[]"), 400, "bad_request"), "the body is a list, expected an object");
+        let large = json!({"code": "#".repeat(17 << 20)}).to_string();
+        has(dialect.refusal(&post(ALL, &large), 413, "body_too_large"), "16M");
+        let code = dialect.body(&"//".repeat(1 << 20));
+        has(dialect.refusal(&post(ALL, &code.to_string()), 413, "code_too_large"), "1M");
+
+        if dialect == Dialect::Piston {
+            let with = |name: &str, value: Value| {
+                let mut body = dialect.body("1");
+                body[name] = value;
+                body
+            };
+            has(refused(&with("language", json!("javascrip")), ""), "javascrip-* runtime is unknown");
+            has(refused(&with("language", Value::Null), ""), "language is required as a string");
+            has(refused(&with("version", json!(1)), ""), "version is required as a string");
+            has(refused(&with("files", Value::Null), ""), "files is required as an array");
+            has(refused(&with("files", json!([{"content": 1}])), ""), "files[0].content is required as a string");
+            has(refused(&with("files", json!(vec![json!({"content": ""}); 300])), ""), "256");
+            has(refused(&with("files", json!([{"name": "../a.js", "content": "1"}])), ""), "../a.js");
+            has(
+                refused(&with("run_timeout", json!(3001)), ""),
+                "run_timeout cannot exceed the configured limit of 3000",
+            );
+            has(refused(&with("run_memory_limit", json!(1e18)), ""), "run_memory_limit cannot exceed");
+            has(refused(&with("stdin", json!(1)), ""), "stdin must be a string");
+            let path = server.get("/api/v2/nope");
+            assert_eq!(dialect.refusal(&path, 404, ""), "there is no /api/v2/nope");
+            continue;
+        }
+        has(refused(&json!({"code": 1}), "bad_request"), "code: invalid type");
+        let missing = if dialect == Dialect::Native { "code_required" } else { "bad_request" };
+        has(refused(&json!({}), missing), "code");
+        let unknown = post(ALL, &json!({"code": "1", "cdoe": "1"}).to_string());
+        has(dialect.refusal(&unknown, 400, "unknown_field"), "`cdoe`");
+        assert!(unknown.text.contains("did you mean `code`?"), "{unknown:?}");
+        if dialect == Dialect::Light {
+            continue;
+        }
+        let language = post(ALL, &json!({"code": "1", "language": "javascrip"}).to_string());
+        has(dialect.refusal(&language, 400, "unknown_language"), "javascrip");
+        assert!(language.text.contains("did you mean `javascript`?"), "{language:?}");
+        let mut limited = dialect.body("1");
+        match dialect {
+            Dialect::Native => limited["limits"] = json!({"wall_time_ms": 1e9}),
+            Dialect::Workers => limited["config"] = json!({"timeout": 1e9}),
+            _ => limited["timeout"] = json!(1e6),
+        }
+        has(refused(&limited, "limit_out_of_range"), "is above the ceiling of 60000");
+    }
+    for path in ["/execute/none", "/typescript/none", "/nope", "/api/nope"] {
+        assert_eq!(Dialect::Native.refusal(&server.get(path), 404, "unknown_path"), format!("there is no {path}"));
+    }
+}
+
+#[test]
+fn bodies_that_do_not_come_are_timed_out_in_each_faces_own_shape() {
+    let Some(server) = Server::with(&["--body-time-max", "1s"]) else { return };
+    std::thread::scope(|scope| {
+        for dialect in DIALECTS {
+            let server = &server;
+            scope.spawn(move || {
+                let mut stream = server.connect();
+                let head = format!(
+                    "POST {} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                     content-length: 9\r\n\r\n{{",
+                    dialect.path()
+                );
+                stream.write_all(head.as_bytes()).unwrap();
+                let mut answer = String::new();
+                std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+                let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+                assert!(head.starts_with("HTTP/1.1 408 "), "{answer}");
+                let reply = Reply { status: 408, headers: Default::default(), text: text.to_owned() };
+                let sentence = dialect.refusal(&reply, 408, "body_too_slow");
+                assert_eq!(sentence, "the body did not arrive within 1s");
+            });
+        }
+    });
 }
