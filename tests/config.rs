@@ -32,6 +32,7 @@ const SAMPLES: &[(&str, &str, &str, &str)] = &[
     ("open", "true", "false", "true"),
     ("rate", "1/1s", "2/1m", "none"),
     ("cors_origins", "http://a", "https://b:1,*", "https://c.example.org"),
+    ("allowed_hosts", "a", "b.example,*", "c.example"),
     ("trusted_proxies", "10.0.0.1", "10.0.0.2,::1,fdaa::/16", "172.16.0.0/12"),
     ("client_address_header", "Fly-Client-IP", "X-Real-IP", "none"),
     ("concurrent_max", "1", "2", "0"),

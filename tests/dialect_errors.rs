@@ -1,77 +1,27 @@
 //! What the faces of the services before this one say where a request is not served, in the shape their clients look for:
 //! `{"success":false,"error":"a sentence", …}`, whoever's fault it is. In process: no cell is made.
 
+#[path = "common/quiet.rs"]
+mod quiet;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use sandboxd::api;
 use sandboxd::api::seeds::SeedError;
-use sandboxd::service::handover::{Handover, LanguageState};
+use sandboxd::service::Service;
 use sandboxd::service::refusal::{Class, Refusal};
-use sandboxd::service::{Current, Service};
-use sandboxd::words::host::{CgroupKind, Host, NAMESPACES, Privilege};
-use sandboxd::words::settings::{Key, LimitCeilings, PatternPolicy, PatternRule, ServiceSettings};
+use sandboxd::words::settings::{PatternPolicy, PatternRule, ServiceSettings};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
+
+use quiet::{key, service};
 
 /// The paths that take code.
 const PATHS: [&str; 3] = ["/typescript", "/execute", "/validate"];
-
-fn key(name: &str, languages: &[&str]) -> Key {
-    Key {
-        name: name.to_owned(),
-        sha256: Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
-        rate: None,
-        concurrent_max: None,
-        languages: languages.iter().map(|language| (*language).to_owned()).collect(),
-        greatest: LimitCeilings::default(),
-        admin: false,
-    }
-}
-
-/// A service with these settings and no supervisor; its Python is not there.
-fn service(settings: ServiceSettings, concurrent_max: usize) -> Arc<Service> {
-    let profile = |name: &str| {
-        let file = format!("{}/sandbox-profiles/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-        (file.clone(), std::fs::read_to_string(file).unwrap())
-    };
-    let state = |name: &str, problem: Option<&str>| LanguageState {
-        name: name.to_owned(),
-        rootfs: "node".to_owned(),
-        version: None,
-        problem: problem.map(str::to_owned),
-    };
-    let host = Host {
-        kernel: "6.1".to_owned(),
-        privilege: Privilege::Root,
-        cgroup: CgroupKind::V2,
-        overlay: true,
-        landlock_abi: 1,
-        seccomp: true,
-        seccomp_notify: true,
-        namespaces: NAMESPACES.to_vec(),
-        speculation_store_bypass: false,
-        speculation_indirect_branch: false,
-        open_files_hard: 1024,
-        cores: 2,
-    };
-    let handover = Handover {
-        settings,
-        profiles: ["javascript", "typescript", "python"].map(profile).into(),
-        host,
-        languages: vec![
-            state("javascript", None),
-            state("typescript", None),
-            state("python", Some("the image python is not built")),
-        ],
-        problems: Vec::new(),
-        concurrent_max,
-    };
-    Service::new(Current::new(handover).unwrap(), concurrent_max, None)
-}
 
 struct Asked<'a> {
     method: &'a str,
@@ -165,6 +115,10 @@ fn what_the_service_cannot_do_now() {
     for path in PATHS {
         let full = service(ServiceSettings { queue_max: 0, ..ServiceSettings::default() }, 0);
         assert_eq!(refused(&full, post(path, &code), 503)["code"], "queue_full");
+        let busy = ServiceSettings { queue_time_max: Duration::from_millis(20), ..ServiceSettings::default() };
+        let late = refused(&service(busy, 0), post(path, &code), 503);
+        assert_eq!(late["code"], "queue_timeout");
+        assert!(late["error"].as_str().unwrap().starts_with("no turn came within 20ms"), "{late}");
         let draining = service(ServiceSettings::default(), 1);
         draining.drain();
         assert_eq!(refused(&draining, post(path, &code), 503)["code"], "draining");
@@ -202,9 +156,38 @@ fn the_pattern_policy_refuses_what_validate_tells_of() {
 #[test]
 fn a_refusal_says_when_to_come_again() {
     use axum::response::IntoResponse as _;
-    let refusal = Refusal::new(Class::TooManyRequests, "rate_limited", "too many")
-        .retry_after(std::time::Duration::from_millis(1500));
+    let refusal =
+        Refusal::new(Class::TooManyRequests, "rate_limited", "too many").retry_after(Duration::from_millis(1500));
     let response = SeedError(refusal).into_response();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "2");
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_for_operators() {
+    let problems = |settings: ServiceSettings, path: &str, key: Option<&str>| {
+        let mut request = Request::builder().uri(path);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let body = runtime.block_on(async {
+            let response = api::app(service(settings, 1)).oneshot(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        });
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        answer["problems"].as_array().unwrap_or_else(|| panic!("{path}: {answer}")).clone()
+    };
+    let open = ServiceSettings { open: true, ..ServiceSettings::default() };
+    let admin = sandboxd::words::settings::Key { admin: true, ..key("root", &[]) };
+    let keyed = ServiceSettings { keys: vec![admin, key("docs", &[])], ..ServiceSettings::default() };
+    for path in ["/api/health/ready", "/api/health/detailed", "/api/system"] {
+        assert_eq!(problems(ServiceSettings::default(), path, None), [quiet::PROBLEM], "{path}: this machine's own");
+        assert_eq!(problems(keyed.clone(), path, Some("root")), [quiet::PROBLEM], "{path}");
+        let key = (path == "/api/system").then_some("docs");
+        for told in [problems(keyed.clone(), path, key), problems(open.clone(), path, None)] {
+            assert!(told.len() == 1 && !told[0].as_str().unwrap().contains('/'), "{path}: {told:?}");
+        }
+    }
 }

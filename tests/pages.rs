@@ -20,8 +20,10 @@ async fn the_pages_work_in_a_browser() {
         eprintln!("skipped: {remedy}");
         return;
     }
+    // Whatever the browser and its driver leave when they are killed goes with this.
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new("python3");
-    command.arg("tests/pages/check.py").current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.arg("tests/pages/check.py").current_dir(env!("CARGO_MANIFEST_DIR")).env("TMPDIR", directory.path());
     if let Ok(base) = std::env::var("SANDBOXD_PAGES_BASE") {
         command.args(["--base", &base]);
     } else {

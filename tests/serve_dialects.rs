@@ -19,14 +19,20 @@ use serve::{Server, state};
 struct Call {
     about: String,
     method: String,
+    /// In which `{executionId}` stands for that of the answer before.
     path: String,
+    /// Without the session's own headers.
+    #[serde(default)]
+    bare: bool,
+    /// Left out where this image is not built.
+    image: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: String,
     #[serde(default = "ok")]
     status: u16,
-    /// JSON, in which `<number>` and the like stand for any value of that kind.
+    /// JSON, in which `<number>` and the like stand for any value of that kind; nothing where the answer is a page.
     expected: String,
     /// The answer has no further fields.
     #[serde(default)]
@@ -40,6 +46,12 @@ fn ok() -> u16 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Session {
+    /// The README's environment variables, for the service.
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    /// Of every call.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     call: Vec<Call>,
 }
 
@@ -73,31 +85,44 @@ fn difference(expected: &Value, actual: &Value, exact: bool, at: &str) -> Option
     }
 }
 
-#[track_caller]
-fn assert_session(server: &Server, name: &str) {
+fn assert_session(name: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialects").join(format!("{name}.toml"));
     let session: Session = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     assert!(session.call.len() > 4);
+    let state = state();
+    let Some(server) = Server::start_with(state.path(), &["python", "node", "gcc"], &session.variables) else { return };
+    let mut execution = String::new();
     for call in session.call {
-        let mut headers: Vec<(&str, &str)> = call.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        if call.image.as_deref().is_some_and(|image| !common::has_image(image)) {
+            continue;
+        }
+        let of_all = session.headers.iter().filter(|(name, _)| !call.bare && !call.headers.contains_key(*name));
+        let mut headers: Vec<(&str, &str)> =
+            of_all.chain(&call.headers).map(|(name, value)| (&**name, &**value)).collect();
         if !call.body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
             headers.push(("content-type", "application/json"));
         }
-        let reply = server.send(&call.method, &call.path, &headers, &call.body);
+        let path = call.path.replace("{executionId}", &execution);
+        let reply = server.send(&call.method, &path, &headers, &call.body);
         assert_eq!(reply.status, call.status, "{name}, {}: {reply:?}", call.about);
-        let expected: Value = serde_json::from_str(&call.expected).unwrap();
-        if let Some(difference) = difference(&expected, &reply.json(), call.exact, "answer") {
+        if call.expected.is_empty() {
+            assert!(reply.body.starts_with("<!doctype html>"), "{name}, {}: {reply:?}", call.about);
+            continue;
+        }
+        let (expected, answer): (Value, Value) = (serde_json::from_str(&call.expected).unwrap(), reply.json());
+        if let Some(difference) = difference(&expected, &answer, call.exact, "answer") {
             panic!("{name}, {}: {difference}\n{reply:?}", call.about);
+        }
+        if let Some(id) = answer["executionId"].as_str() {
+            execution = id.to_owned();
         }
     }
 }
 
 #[test]
 fn clients_of_the_five_services_get_what_their_documents_promise() {
-    let state = state();
-    let Some(server) = Server::start(state.path(), &["python", "node", "gcc"]) else { return };
     for name in ["light", "codesandbox", "workers", "codify", "backend"] {
-        assert_session(&server, name);
+        assert_session(name);
     }
 }
 

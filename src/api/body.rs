@@ -153,6 +153,10 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 /// # Errors
 /// Where it is broken by line and column; which field is unknown, with the nearest valid one, or of a wrong type.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    // A list would be taken for the fields one after the other.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Refusal::new(Class::BadRequest, "bad_request", "the body is a list, expected an object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -173,7 +177,7 @@ pub fn of_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Refu
 fn explain(path: &str, error: &serde_json::Error) -> Refusal {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or_default();
+    let text = without_names(text.split(" at line ").next().unwrap_or_default());
     if !error.is_data() {
         let message = format!("the body is no JSON: {text} at line {line} column {column}");
         return Refusal::new(Class::BadRequest, "bad_json", message);
@@ -194,6 +198,14 @@ fn explain(path: &str, error: &serde_json::Error) -> Refusal {
     match path {
         "." => Refusal::new(Class::BadRequest, "bad_request", format!("{text}{at}")),
         path => Refusal::bad("bad_request", path, format!("{path}: {text}{at}")),
+    }
+}
+
+/// The parser's sentence without our own name of what was expected.
+fn without_names(text: &str) -> String {
+    match text.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object"),
+        None => text.to_owned(),
     }
 }
 
@@ -236,6 +248,15 @@ mod tests {
         let refusal = refused(r#"{"language":"python","limits":{"memory_bytes":"64M"}}"#);
         assert_eq!(refusal.field.as_deref(), Some("limits.memory_bytes"));
         assert!(refusal.message.starts_with("limits.memory_bytes: invalid type: string"), "{}", refusal.message);
+        let refusal = refused(r#"{"language":"python","limits":3}"#);
+        assert_eq!(refusal.message, "limits: invalid type: integer `3`, expected an object (line 1 column 31)");
+        let refusal = refused(r#"{"language":"python","limits":[]}"#);
+        assert!(refusal.message.contains("expected an object"), "{}", refusal.message);
+        for text in [r#"["python",null]"#, "[", "\"python\"", "1", "null"] {
+            let refusal = refused(text);
+            assert_eq!(refusal.code, "bad_request", "{text}");
+            assert!(refusal.message.contains("expected an object"), "{text}: {}", refusal.message);
+        }
         let refusal = refused(r#"{"limits":null}"#);
         assert!(refusal.message.contains("missing field `language`"), "{}", refusal.message);
     }

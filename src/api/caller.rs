@@ -11,6 +11,7 @@ use axum::response::Response;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::NativeError;
+use super::host;
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Current, Service};
 use crate::words::settings::ServiceSettings;
@@ -41,6 +42,8 @@ const REQUEST_ID_BYTES_MAX: usize = 64;
 pub struct Identity {
     pub request_id: String,
     pub address: String,
+    /// The name it was sent to, where that is one that a service without keys may have to refuse.
+    host: Option<String>,
     caller: Result<Caller, Refusal>,
 }
 
@@ -50,13 +53,22 @@ pub async fn identify(State(service): State<Arc<Service>>, mut request: Request,
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer(None));
     let address = address(&current.settings, peer, request.headers());
     let request_id = request_id(request.headers());
-    let caller = caller(&current, presented(request.headers()), &address);
+    // No browser speaks to a local socket.
+    let host = peer.0.and_then(|_| host::name_of(request.uri(), request.headers()));
+    let caller = caller(&current, presented(request.headers()), &address, host.as_deref());
     let refused = caller.as_ref().err().map(|refusal| refusal.code);
-    request.extensions_mut().insert(Identity { request_id: request_id.clone(), address: address.clone(), caller });
+    let identity = Identity { request_id: request_id.clone(), address: address.clone(), host, caller };
+    request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
     // Only where it mattered: much is open to everybody.
-    if response.status() == StatusCode::UNAUTHORIZED {
-        tracing::warn!(target: "security", address, request_id, reason = refused, "authentication failed");
+    match (response.status(), refused) {
+        (StatusCode::UNAUTHORIZED, reason) => {
+            tracing::warn!(target: "security", address, request_id, reason, "authentication failed");
+        }
+        (StatusCode::FORBIDDEN, Some(reason)) => {
+            tracing::warn!(target: "security", address, request_id, reason, "refused by its name");
+        }
+        _ => {}
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -68,7 +80,7 @@ impl Identity {
     /// The caller, where one is needed.
     ///
     /// # Errors
-    /// No key although keys are configured, or a wrong one.
+    /// No key although keys are configured, or a wrong one; without keys, a name that is not this service's.
     pub fn caller(&self) -> Result<Caller, Refusal> {
         self.caller.clone()
     }
@@ -78,7 +90,7 @@ impl Identity {
     /// # Errors
     /// It is wrong.
     pub fn with_key(&self, service: &Service, key: &str) -> Result<Caller, Refusal> {
-        caller(&service.current(), Some(key), &self.address)
+        caller(&service.current(), Some(key), &self.address, self.host.as_deref())
     }
 }
 
@@ -101,11 +113,12 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| headers.get(API_KEY).and_then(|value| value.to_str().ok()))
 }
 
-fn caller(current: &Current, presented: Option<&str>, address: &str) -> Result<Caller, Refusal> {
+fn caller(current: &Current, presented: Option<&str>, address: &str, host: Option<&str>) -> Result<Caller, Refusal> {
     let unauthorized = |code, message: &str| {
         Refusal::new(Class::Unauthorized, code, message)
             .hint("send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`")
     };
+    host::check(host, &current.settings)?;
     if current.keys.is_empty() {
         return Ok(Caller { key: None, address: address.to_owned() });
     }

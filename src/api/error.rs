@@ -39,7 +39,7 @@ macro_rules! run_refusals {
             /// A key is required, or the one given is wrong
             #[response(status = 401)]
             Unauthorized($body),
-            /// The key, or the operator's policy, does not allow it
+            /// The key does not allow it; without keys, the service does not answer to the name in `Host`
             #[response(status = 403)]
             Forbidden($body),
             /// The body took too long to arrive
@@ -76,6 +76,9 @@ macro_rules! read_refusals {
             /// A key is required, or the one given is wrong
             #[response(status = 401)]
             Unauthorized($body),
+            /// Without keys: the service does not answer to the name in `Host`
+            #[response(status = 403)]
+            Forbidden($body),
             /// There is no such thing, or it is not the caller's
             #[response(status = 404)]
             NotFound($body),
@@ -97,7 +100,7 @@ pub enum OperatorRefusals {
     /// A key is required, or the one given is wrong
     #[response(status = 401)]
     Unauthorized(ErrorBody),
-    /// The key is not an administrator's
+    /// The key is not an administrator's; without keys, the service does not answer to the name in `Host`
     #[response(status = 403)]
     Forbidden(ErrorBody),
 }

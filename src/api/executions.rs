@@ -14,8 +14,8 @@ use super::caller::Identity;
 use super::codesandbox::raw;
 use super::execute::{timestamp_ms, unknown};
 use super::function;
-use super::seeds::{SeedError, SeedReadRefusals};
-use crate::answer::Thrown;
+use super::seeds::{SeedError, SeedReadRefusals, plain};
+use crate::answer::{Thrown, text_or_base64};
 use crate::history::{Details, ListQuery, RUNNING, Record};
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Service, Wanted};
@@ -176,7 +176,8 @@ async fn recorded(service: &Arc<Service>, caller: &Caller, id: &str) -> Result<O
 }
 
 fn detailed(mut record: Record) -> DetailedExecution {
-    let details = past_details(record.details.take().unwrap_or_default(), is_function(&record));
+    let details = record.details.take().unwrap_or_default();
+    let details = past_details(details, &record);
     DetailedExecution { execution: past(record), details }
 }
 
@@ -218,20 +219,23 @@ fn past(record: Record) -> PastExecution {
     }
 }
 
-fn past_details(details: Details, is_function: bool) -> PastDetails {
+fn past_details(details: Details, record: &Record) -> PastDetails {
     /// The part of an answer that is looked for.
     #[derive(Default, Deserialize)]
     struct Kept {
         thrown: Option<Thrown>,
     }
     let kept: Option<Kept> = details.answer_json.as_deref().and_then(|json| serde_json::from_str(json).ok());
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let text = |bytes: Vec<u8>, truncated_bytes: u64| {
+        let (text, encoding) = text_or_base64(bytes, truncated_bytes > 0);
+        plain(&text, encoding)
+    };
     PastDetails {
         code: details.source,
         result: details.result_json.and_then(raw),
-        logs: details.logs_json.filter(|_| is_function).and_then(raw),
+        logs: details.logs_json.filter(|_| is_function(record)).and_then(raw),
         error_detail: kept.unwrap_or_default().thrown,
-        output: text(details.stdout),
-        stderr: text(details.stderr),
+        output: text(details.stdout, record.stdout_truncated_bytes),
+        stderr: text(details.stderr, record.stderr_truncated_bytes),
     }
 }

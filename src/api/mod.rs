@@ -7,6 +7,7 @@ pub mod error;
 pub mod execute;
 pub mod executions;
 pub mod function;
+pub mod host;
 pub mod languages;
 pub mod light;
 pub mod openapi;
@@ -39,12 +40,18 @@ use tracing::field::Empty;
 
 use self::caller::Identity;
 use self::error::NativeError;
+use self::websocket::Times;
 use crate::service::Service;
 use crate::service::metrics::RequestLabels;
 use crate::service::refusal::{Class, Refusal};
 
 /// Every face in one router.
 pub fn app(service: Arc<Service>) -> Router {
+    app_with(service, Times::default())
+}
+
+/// The same with other times of WebSockets.
+pub fn app_with(service: Arc<Service>, times: Times) -> Router {
     let cors = cors(&service.current().settings.cors_origins);
     Router::new()
         .route("/api/execute", post(execute::execute).get(execute::list))
@@ -74,6 +81,7 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/languages", get(languages::languages).fallback(seeds::wrong_method))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(Extension(times))
         .layer(middleware::from_fn_with_state(Arc::clone(&service), count))
         .layer(middleware::from_fn_with_state(Arc::clone(&service), caller::identify))
         .layer(CatchPanicLayer::custom(panicked))
@@ -86,11 +94,12 @@ async fn root(
     state: State<Arc<Service>>,
     identity: Identity,
     place: Option<Extension<caller::Place>>,
+    times: Extension<Times>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     if headers.contains_key(header::UPGRADE) {
-        return socket::socket(state, identity, place, headers, upgrade).await.into_response();
+        return socket::socket(state, identity, place, times, headers, upgrade).await.into_response();
     }
     let languages = state.current().profiles.iter().map(|profile| profile.name.clone()).collect();
     pages::front_page(&headers, languages)

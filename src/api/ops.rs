@@ -12,7 +12,7 @@ use super::caller::Identity;
 use super::error::{NativeError, OperatorRefusals};
 use crate::service::metrics::resident_memory_bytes;
 use crate::service::refusal::{Class, Refusal};
-use crate::service::{Caller, Service};
+use crate::service::{Caller, Current, Service};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -35,12 +35,13 @@ pub async fn api_health() -> Json<Value> {
         (status = 503, description = "They are not, and why", body = Value),
     )
 )]
-pub async fn ready(State(service): State<Arc<Service>>) -> Response {
+pub async fn ready(State(service): State<Arc<Service>>, identity: Identity) -> Response {
     let reasons = service.not_ready();
     let current = service.current();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let status = if reasons.is_empty() { "ready" } else { "not_ready" };
-    let body = json!({"status": status, "ready": reasons.is_empty(), "reasons": reasons, "problems": current.problems});
+    let problems = problems(&current, &identity);
+    let body = json!({"status": status, "ready": reasons.is_empty(), "reasons": reasons, "problems": problems});
     (code, Json(body)).into_response()
 }
 
@@ -48,7 +49,7 @@ pub async fn ready(State(service): State<Arc<Service>>) -> Response {
     get, path = "/api/health/detailed", tag = "operations",
     responses((status = 200, description = "Health with load and languages", body = Value))
 )]
-pub async fn detailed(State(service): State<Arc<Service>>) -> Json<Value> {
+pub async fn detailed(State(service): State<Arc<Service>>, identity: Identity) -> Json<Value> {
     let reasons = service.not_ready();
     let current = service.current();
     let (running, queued) = service.admission.load();
@@ -59,7 +60,7 @@ pub async fn detailed(State(service): State<Arc<Service>>) -> Json<Value> {
         "version": VERSION,
         "uptime_seconds": service.started.elapsed().as_secs(),
         "reasons": reasons,
-        "problems": current.problems,
+        "problems": problems(&current, &identity),
         "running": running,
         "queued": queued,
         "max_concurrent": service.admission.bounds().concurrent_max,
@@ -102,7 +103,7 @@ pub async fn system(State(service): State<Arc<Service>>, identity: Identity) -> 
         "history_bytes": history.map(crate::history::History::database_bytes),
         "memory_bytes": resident_memory_bytes(),
         "languages": versions,
-        "problems": current.problems,
+        "problems": problems(&current, &identity),
     })))
 }
 
@@ -118,6 +119,19 @@ pub async fn metrics(State(service): State<Arc<Service>>, identity: Identity) ->
     service.measure();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], service.metrics.text()).into_response())
+}
+
+/// What is wrong with the configuration: to operators in its own words, with the files it is in; to others, that there is
+/// something.
+fn problems(current: &Current, identity: &Identity) -> Vec<String> {
+    let is_operator = identity.caller().is_ok_and(|caller| match &caller.key {
+        Some(key) => key.admin,
+        None => !current.settings.open,
+    });
+    if is_operator {
+        return current.problems.clone();
+    }
+    current.problems.iter().map(|_| "a part of the configuration; operators are told which".to_owned()).collect()
 }
 
 /// # Errors

@@ -7,12 +7,11 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use nix::sys::signal::Signal;
@@ -21,18 +20,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::body;
 use super::caller::{Identity, Place};
-use super::execute::{CancelOnDrop, failed, stage_word};
+use super::execute::{CancelOnDrop, stage_word};
 use super::piston::{Job, PistonError, exit_json, job, stages};
 use super::socket::input::Inputs;
-use super::websocket::{self, Turn, Wire, close_codes};
+use super::websocket::{self, Times, Turn, Wire, close_codes};
 use crate::runner::StepKind;
 use crate::service::execution::{Event, EventKind, Execution};
-use crate::service::refusal::{Class, Refusal};
+use crate::service::refusal::Refusal;
 use crate::service::{Caller, Service};
-use crate::words::verdict::Status;
-
-/// How long a client may take for its `init`.
-const INIT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Why a connection is closed, in Piston's numbers.
 const ALREADY_INITIALIZED: (u16, &str) = (4000, "Already Initialized");
@@ -47,25 +42,15 @@ pub async fn connect(
     State(service): State<Arc<Service>>,
     identity: Identity,
     place: Option<Extension<Place>>,
+    Extension(times): Extension<Times>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, PistonError> {
     let caller = identity.caller()?;
-    let upgrade = websocket::upgrade_of(upgrade)?;
-    let current = service.current();
-    websocket::check_origin(&headers, &current.settings)?;
-    if service.is_draining() {
-        return Err(Refusal::new(Class::Unavailable, "draining", "the service is shutting down").into());
-    }
-    let upgrade = websocket::bounded(upgrade, &current.settings);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let sockets = service.sockets.clone();
-        let connection = Connection { service, caller, request_id: identity.request_id, started: None };
-        sockets.track_future(async move {
-            connection.serve(socket).await;
-            drop(place);
-        })
-    }))
+    let upgrade = websocket::admitted(&service, &headers, upgrade)?;
+    let connection =
+        Connection { service: Arc::clone(&service), caller, request_id: identity.request_id, started: None };
+    Ok(websocket::open(&service, upgrade, place, move |socket| connection.serve(Wire::new(socket, times), times)))
 }
 
 struct Connection {
@@ -94,10 +79,9 @@ struct Started {
 type End = (u16, &'static str);
 
 impl Connection {
-    async fn serve(mut self, socket: WebSocket) {
-        let mut wire = Wire::new(socket);
+    async fn serve(mut self, mut wire: Wire, times: Times) {
         let service = Arc::clone(&self.service);
-        let init_until = Instant::now() + INIT_TIME_MAX;
+        let init_until = Instant::now() + times.init_max;
         loop {
             if wire.is_free()
                 && let Some(started) = &mut self.started
@@ -273,10 +257,10 @@ fn stage_json(step: StepKind) -> Value {
 
 /// The end of the last step; the run step's, or that of a compile step that failed.
 fn end_json(execution: &Execution, step: Option<StepKind>) -> Option<Value> {
-    let answer = execution.answer()?;
-    if answer.run.status == Status::SandboxError.word() {
-        return Some(json!({"type": "error", "message": failed(&answer).message}));
+    if let Some(refusal) = execution.refusal() {
+        return Some(json!({"type": "error", "message": refusal.message}));
     }
+    let answer = execution.answer()?;
     let (run, compile) = stages(execution, &answer);
     let (word, ended) = match (step, compile) {
         (Some(StepKind::Compile), Some(compile)) => (StepKind::Compile, compile),

@@ -11,12 +11,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{read_refusals, run_refusals, status_code, with_headers};
-use super::execute::{CancelOnDrop, failed};
+use super::execute::CancelOnDrop;
 use crate::answer::{Answer, from_base64};
 use crate::service::execution::Execution;
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Current, Service, Submission};
-use crate::words::verdict::Status;
 
 /// Wall time of a run that asks for none, as light and workers promise it.
 pub const WALL_TIME_DEFAULT: Duration = Duration::from_secs(30);
@@ -94,12 +93,9 @@ pub async fn counted<R: IntoResponse>(
 pub async fn run(service: &Arc<Service>, submission: Submission) -> Result<(Arc<Execution>, Answer), Refusal> {
     let execution = service.submit(submission)?;
     let guard = CancelOnDrop(Arc::clone(&execution));
-    let answer = execution.finished().await;
+    let answer = execution.verdict().await;
     drop(guard);
-    if answer.run.status == Status::SandboxError.word() {
-        return Err(failed(&answer));
-    }
-    Ok((execution, answer))
+    Ok((execution, answer?))
 }
 
 /// The wall time to ask for: the caller's own, else the operator's default, else `promised` as far as it may be had.

@@ -10,6 +10,7 @@
 //! that does not read costs nothing; what it sends meanwhile is read until a few answers wait for it.
 
 pub mod input;
+mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,24 +18,24 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use self::input::Inputs;
+use self::messages::{About, Authenticate, Nothing, Signal, Stdin, Subscribe, error_json, parse, signal_number};
 use super::body;
 use super::caller::{Identity, Place};
-use super::error::{NativeError, detail};
-use super::execute::{CancelOnDrop, Encoding, ExecuteBody, accepted, recorded, submission, unknown};
+use super::error::NativeError;
+use super::execute::{CancelOnDrop, ExecuteBody, accepted, recorded, submission, unknown};
 use super::stream::event_json;
-use super::websocket::{self, Turn, Wire, close_codes};
+use super::websocket::{self, Times, Turn, Wire, close_codes};
 use crate::service::execution::{Event, EventKind, Execution};
 use crate::service::refusal::{Class, Refusal};
 use crate::service::{Caller, Service};
@@ -49,10 +50,6 @@ const GARBAGE_MAX: u32 = 100;
 const WRONG_KEYS_MAX: u32 = 5;
 /// Answers that wait for the client to read; while there are so many, none of its messages is read.
 const ANSWERS_MAX: usize = 16;
-/// How long a client may take for its key.
-const KEY_TIME_MAX: Duration = Duration::from_secs(10);
-/// A connection that follows nothing and asks for nothing is closed after so long.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Pause between two looks at whether a connection is idle.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -61,29 +58,18 @@ pub async fn socket(
     State(service): State<Arc<Service>>,
     identity: Identity,
     place: Option<Extension<Place>>,
+    Extension(times): Extension<Times>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, NativeError> {
-    let upgrade = websocket::upgrade_of(upgrade)?;
-    let current = service.current();
-    websocket::check_origin(&headers, &current.settings)?;
+    let upgrade = websocket::admitted(&service, &headers, upgrade)?;
     let caller = match identity.caller() {
         Ok(caller) => Some(caller),
         Err(refusal) if refusal.code == "key_missing" => None,
         Err(refusal) => return Err(refusal.into()),
     };
-    if service.is_draining() {
-        return Err(Refusal::new(Class::Unavailable, "draining", "the service is shutting down").into());
-    }
-    let upgrade = websocket::bounded(upgrade, &current.settings);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let sockets = service.sockets.clone();
-        let connection = Connection::new(service, identity, caller);
-        sockets.track_future(async move {
-            connection.serve(socket).await;
-            drop(place);
-        })
-    }))
+    let connection = Connection::new(Arc::clone(&service), identity, caller, times);
+    Ok(websocket::open(&service, upgrade, place, move |socket| connection.serve(Wire::new(socket, times))))
 }
 
 /// Events of one execution from some position on: its number among this connection's subscriptions, and the events, if
@@ -106,6 +92,7 @@ struct Connection {
     garbage: u32,
     wrong_keys: u32,
     last_message: Instant,
+    times: Times,
 }
 
 struct Subscription {
@@ -122,67 +109,11 @@ struct Batch {
     events: std::vec::IntoIter<Event>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Authenticate {
-    key: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Subscribe {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-    /// Events up to this one are known already.
-    #[serde(rename = "lastEventId")]
-    last_event_id: Option<usize>,
-}
-
-/// A message that is about an execution and says no more.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct About {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stdin {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-    data: String,
-    #[serde(default)]
-    encoding: Encoding,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Signal {
-    #[serde(rename = "executionId", alias = "execution_id")]
-    id: String,
-    signal: SignalName,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum SignalName {
-    Number(i32),
-    Name(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-const KINDS: [&str; 9] =
-    ["authenticate", "execute", "subscribe", "unsubscribe", "stdin", "stdin_close", "signal", "cancel", "ping"];
-
 /// How a connection ends.
 type End = (u16, &'static str);
 
 impl Connection {
-    fn new(service: Arc<Service>, identity: Identity, caller: Option<Caller>) -> Connection {
+    fn new(service: Arc<Service>, identity: Identity, caller: Option<Caller>, times: Times) -> Connection {
         Connection {
             service,
             identity,
@@ -197,11 +128,11 @@ impl Connection {
             garbage: 0,
             wrong_keys: 0,
             last_message: Instant::now(),
+            times,
         }
     }
 
-    async fn serve(mut self, socket: WebSocket) {
-        let mut wire = Wire::new(socket);
+    async fn serve(mut self, mut wire: Wire) {
         let service = Arc::clone(&self.service);
         let mut draining = false;
         loop {
@@ -251,7 +182,7 @@ impl Connection {
 
     /// How long this client may say nothing while nothing goes on.
     fn patience(&self) -> Duration {
-        if self.caller.is_some() { IDLE_TIME_MAX } else { KEY_TIME_MAX }
+        if self.caller.is_some() { self.times.idle_max } else { self.times.key_max }
     }
 
     /// Why a connection on which nothing goes on ends now, if it does.
@@ -428,6 +359,7 @@ impl Connection {
     }
 
     async fn subscribe(&mut self, asked: Subscribe, caller: &Caller) -> Result<(), Refusal> {
+        self.service.renewed(caller)?;
         let Subscribe { id, last_event_id } = asked;
         if self.subscriptions.contains_key(&id) {
             return Err(Refusal::bad("already_subscribed", "executionId", "this execution is followed already"));
@@ -473,76 +405,5 @@ impl Connection {
 
     fn answer(&mut self, value: Value) {
         self.answers.push_back(value);
-    }
-}
-
-/// The kind of a message, and its other fields.
-fn parse(text: Option<&str>) -> Result<(&'static str, Map<String, Value>), Refusal> {
-    let text =
-        text.ok_or_else(|| Refusal::new(Class::BadRequest, "bad_message", "messages are JSON as text, not binary"))?;
-    let mut fields: Map<String, Value> = body::parse(text.as_bytes())?;
-    let hint = || format!("types: {}", KINDS.join(", "));
-    let refused = |message: String| Err(Refusal::bad("unknown_type", "type", message).hint(hint()));
-    match fields.remove("type") {
-        Some(Value::String(kind)) => match KINDS.iter().find(|known| **known == kind) {
-            Some(known) => Ok((known, fields)),
-            None => refused(format!("unknown type {:?}", kind.chars().take(64).collect::<String>())),
-        },
-        Some(_) => refused("type is no string".to_owned()),
-        None => refused("type is missing".to_owned()),
-    }
-}
-
-fn error_json(refusal: &Refusal, id: Option<&str>) -> Value {
-    let mut value = json!({"type": "error", "error": detail(refusal)});
-    if let Some(id) = id {
-        value["executionId"] = id.chars().take(64).collect::<String>().into();
-    }
-    if let Some(after) = refusal.retry_after {
-        value["retryAfterMs"] = (after.as_millis() as u64).into();
-    }
-    value
-}
-
-fn signal_number(signal: &SignalName) -> Result<i32, Refusal> {
-    use nix::sys::signal::Signal;
-    let known = match signal {
-        SignalName::Number(number) => Signal::try_from(*number).ok(),
-        SignalName::Name(name) => {
-            let name = name.to_ascii_uppercase();
-            let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-            name.parse().ok()
-        }
-    };
-    let refusal = || Refusal::bad("unknown_signal", "signal", "no signal is called that").hint("as \"SIGINT\" or 2");
-    known.map(|signal| signal as i32).ok_or_else(refusal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_are_known_by_name_and_number() {
-        let number = |text: &str| signal_number(&serde_json::from_str(text).unwrap()).map_err(|refusal| refusal.code);
-        for (text, expected) in [("\"SIGINT\"", 2), ("\"int\"", 2), ("15", 15), ("\"SIGWINCH\"", 28)] {
-            assert_eq!(number(text), Ok(expected), "{text}");
-        }
-        for text in ["0", "-1", "99", "\"SIGNONE\"", "\"\""] {
-            assert_eq!(number(text), Err("unknown_signal"), "{text}");
-        }
-    }
-
-    #[test]
-    fn messages_without_a_known_type_are_refused_with_the_list() {
-        for (text, code) in
-            [("{", "bad_json"), ("[]", "bad_request"), ("{}", "unknown_type"), (r#"{"type":1}"#, "unknown_type")]
-        {
-            assert_eq!(parse(Some(text)).unwrap_err().code, code, "{text}");
-        }
-        let refusal = parse(Some(r#"{"type":"exec"}"#)).unwrap_err();
-        assert!(refusal.hint.is_some_and(|hint| hint.contains("execute")), "{}", refusal.message);
-        assert_eq!(parse(None).unwrap_err().code, "bad_message");
-        assert_eq!(parse(Some(r#"{"type":"ping"}"#)).unwrap().0, "ping");
     }
 }

@@ -6,21 +6,50 @@
 
 use std::time::{Duration, Instant};
 
+use axum::Extension;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, header};
+use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
+use super::caller::Place;
+use crate::service::Service;
 use crate::service::refusal::{Class, Refusal};
 use crate::words::settings::ServiceSettings;
 
-/// Pause between two pings.
-const PING_PAUSE: Duration = Duration::from_secs(20);
-/// A client that has sent nothing for so long, not even an answer to a ping, is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long the other side may take to say goodbye, too.
-const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a connection waits for what; tests wait shorter.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Between two pings.
+    pub ping_pause: Duration,
+    /// A client that has sent nothing for so long, not even an answer to a ping, is gone.
+    pub silence_max: Duration,
+    /// For the other side to say goodbye, too.
+    pub goodbye_max: Duration,
+    /// Native: for a client's key.
+    pub key_max: Duration,
+    /// Native: a connection that follows nothing and asks for nothing is closed after so long.
+    pub idle_max: Duration,
+    /// Piston's: for a client's `init`.
+    pub init_max: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times {
+            ping_pause: Duration::from_secs(20),
+            silence_max: Duration::from_secs(60),
+            goodbye_max: Duration::from_secs(2),
+            key_max: Duration::from_secs(10),
+            idle_max: Duration::from_secs(600),
+            init_max: Duration::from_secs(1),
+        }
+    }
+}
+
 /// Written at once when there is that much.
 const WRITE_BYTES: usize = 64 << 10;
 /// Greatest message that leaves: an answer with both streams at the greatest cap, each byte escaped.
@@ -43,7 +72,7 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// The page's origin is another one.
-pub fn check_origin(headers: &HeaderMap, settings: &ServiceSettings) -> Result<(), Refusal> {
+fn check_origin(headers: &HeaderMap, settings: &ServiceSettings) -> Result<(), Refusal> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let listed = |own: &String| own == "*" || own.trim_end_matches('/').eq_ignore_ascii_case(origin);
@@ -57,9 +86,44 @@ pub fn check_origin(headers: &HeaderMap, settings: &ServiceSettings) -> Result<(
     Err(Refusal::new(Class::Forbidden, "origin_not_allowed", message).hint("an operator allows it in cors_origins"))
 }
 
+/// The upgrade that a request asks for, within bounds.
+///
+/// # Errors
+/// It asks for none, comes from another's page, or too late.
+pub fn admitted(
+    service: &Service,
+    headers: &HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<WebSocketUpgrade, Refusal> {
+    let upgrade = upgrade_of(upgrade)?;
+    let current = service.current();
+    check_origin(headers, &current.settings)?;
+    if service.is_draining() {
+        return Err(Refusal::new(Class::Unavailable, "draining", "the service is shutting down"));
+    }
+    Ok(bounded(upgrade, &current.settings))
+}
+
+/// Upgrades a connection to `serve`, for which a drain waits; it keeps its `place` among the connections.
+pub fn open<F: Future<Output = ()> + Send + 'static>(
+    service: &Service,
+    upgrade: WebSocketUpgrade,
+    place: Option<Extension<Place>>,
+    serve: impl FnOnce(WebSocket) -> F + Send + 'static,
+) -> Response {
+    let sockets = service.sockets.clone();
+    upgrade.on_upgrade(move |socket| {
+        let served = serve(socket);
+        sockets.track_future(async move {
+            served.await;
+            drop(place);
+        })
+    })
+}
+
 /// # Errors
 /// The request is no WebSocket's.
-pub fn upgrade_of<E: std::fmt::Display>(upgrade: Result<WebSocketUpgrade, E>) -> Result<WebSocketUpgrade, Refusal> {
+fn upgrade_of<E: std::fmt::Display>(upgrade: Result<WebSocketUpgrade, E>) -> Result<WebSocketUpgrade, Refusal> {
     upgrade.map_err(|error| {
         Refusal::new(Class::BadRequest, "not_a_websocket", format!("this path is a WebSocket: {error}"))
             .hint("connect with a WebSocket client")
@@ -67,7 +131,7 @@ pub fn upgrade_of<E: std::fmt::Display>(upgrade: Result<WebSocketUpgrade, E>) ->
 }
 
 /// Sets the bounds of a connection.
-pub fn bounded(upgrade: WebSocketUpgrade, settings: &ServiceSettings) -> WebSocketUpgrade {
+fn bounded(upgrade: WebSocketUpgrade, settings: &ServiceSettings) -> WebSocketUpgrade {
     let bytes_max = usize::try_from(settings.body_bytes_max).unwrap_or(usize::MAX);
     upgrade
         .max_message_size(bytes_max)
@@ -84,6 +148,7 @@ pub struct Wire {
     leaving: bool,
     heard: Instant,
     ping: Interval,
+    times: Times,
 }
 
 /// What happened on a connection.
@@ -100,13 +165,13 @@ pub enum Turn {
 }
 
 impl Wire {
-    pub fn new(socket: WebSocket) -> Wire {
+    pub fn new(socket: WebSocket, times: Times) -> Wire {
         let (sink, stream) = socket.split();
-        let mut ping = interval(PING_PAUSE);
+        let mut ping = interval(times.ping_pause);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick is now.
         ping.reset();
-        Wire { sink, stream, leaving: false, heard: Instant::now(), ping }
+        Wire { sink, stream, leaving: false, heard: Instant::now(), ping, times }
     }
 
     /// Whether a message can be put.
@@ -134,7 +199,7 @@ impl Wire {
                     if !reads {
                         // Nothing is heard because nobody listens; a reader that takes nothing ends by the write's timer.
                         self.heard = Instant::now();
-                    } else if self.heard.elapsed() > SILENCE_MAX {
+                    } else if self.heard.elapsed() > self.times.silence_max {
                         return Turn::Gone;
                     }
                     if !self.leaving {
@@ -168,7 +233,7 @@ impl Wire {
                 while let Some(Ok(_)) = self.stream.next().await {}
             }
         };
-        let _ = timeout(GOODBYE_TIME_MAX, goodbye).await;
+        let _ = timeout(self.times.goodbye_max, goodbye).await;
     }
 }
 

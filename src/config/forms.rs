@@ -39,6 +39,16 @@ pub const ORIGIN: Form = Form {
     check: read_origin,
 };
 
+pub const HOST: Form = Form {
+    expected: "the name of a host without a port, or *",
+    example: "sandbox.example.org",
+    placeholder: "HOST",
+    check: |text| {
+        let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        (fits || text == "*").then(|| text.trim_end_matches('.').to_ascii_lowercase())
+    },
+};
+
 pub const ENDPOINT: Form = Form {
     expected: "an http:// address with a port",
     example: "http://127.0.0.1:4317",
@@ -203,6 +213,7 @@ mod tests {
             (NETWORK, vec!["127.0.0.1:80", "10.0.0.1/8", "10.0.0.0/33", "example.org"]),
             (HEADER, vec!["a b", "a:", "ä"]),
             (ORIGIN, vec!["docs.example.org", "ftp://a", "https://a/path", "https://", "https://a b"]),
+            (HOST, vec!["http://a", "a:80", "a/b", "*.a"]),
             (ENDPOINT, vec!["https://127.0.0.1:4317", "http://127.0.0.1", "127.0.0.1:4317"]),
             (USER, vec!["root", "0", "00", "a b", "-u"]),
             (DIRECTORY, vec!["relative", ""]),

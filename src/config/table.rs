@@ -169,6 +169,13 @@ const CALLERS: &[Setting<Draft>] = &[
     .common()
     .aliases(seeds::CORS_ORIGINS),
     Setting::<Draft>::new(
+        "allowed_hosts",
+        Kind::List(forms::HOST),
+        "Names a service without keys answers to, beside addresses and localhost; * stands for all",
+        access!(service.allowed_hosts),
+    )
+    .flag("allowed-hosts"),
+    Setting::<Draft>::new(
         "trusted_proxies",
         Kind::List(forms::NETWORK),
         "Proxies, or their networks, whose X-Forwarded-For is believed",

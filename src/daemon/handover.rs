@@ -5,6 +5,7 @@ use crate::machine::{Machine, MachineError};
 use crate::plan::{HOST_IMAGE, Surroundings};
 use crate::rootfs::RootfsError;
 use crate::service::handover::{Handover, LanguageState};
+use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Host};
 use crate::words::profile::{Profile, Profiles};
 use crate::words::settings::ServiceSettings;
@@ -84,7 +85,12 @@ async fn language(
             let problem = format!("image {0} is not built: `sandboxd rootfs build {0}`", profile.rootfs);
             return Ok(state(&profile.rootfs, None, Some(problem)));
         }
-        Err(error) => return Ok(state(&profile.rootfs, None, Some(error.to_string()))),
+        Err(error) => {
+            // Clients are told the problem, and no paths of this machine.
+            tracing::error!(image = profile.rootfs, error = chain(&error), "an image cannot be used");
+            let problem = format!("image {0} cannot be used: `sandboxd rootfs verify {0}` says why", profile.rootfs);
+            return Ok(state(&profile.rootfs, None, Some(problem)));
+        }
     };
     let version = ask_version(machine, profiles, profile, &rootfs).await?;
     let problem = version.is_none().then(|| format!("its program is not in image {rootfs}"));

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Extracted;
+use super::refusal::Refusal;
 use crate::answer::Answer;
 use crate::runner::{Captured, Recorder, StepKind, Stream};
 
@@ -76,6 +77,8 @@ struct State {
     halves: Vec<(StepKind, Stream, Vec<u8>)>,
     /// Without its outputs, which the events hold.
     answer: Option<Answer>,
+    /// Why there is no verdict, if there is none.
+    refusal: Option<Refusal>,
     extracted: Option<Extracted>,
     finished: Option<Duration>,
 }
@@ -131,11 +134,12 @@ impl Execution {
         }
     }
 
-    /// The run has ended: the last event.
-    pub(super) fn finish(&self, answer: Answer) {
+    /// The run has ended: the last event. With a `refusal` where there is no verdict.
+    pub(super) fn finish(&self, answer: Answer, refusal: Option<Refusal>) {
         self.close_stdin();
         let mut state = self.lock();
         state.answer = Some(answer);
+        state.refusal = refusal;
         state.finished = Some(self.accepted.elapsed());
         self.push(&mut state, EventKind::Finished);
     }
@@ -170,16 +174,30 @@ impl Execution {
     /// The answer with all outputs, once the run has ended.
     pub fn answer(&self) -> Option<Answer> {
         let answer = self.lock().answer.clone()?;
-        Some(self.with_output(answer))
+        let mut answer = self.with_compile_output(answer);
+        answer.run.set_output(self.output_of(StepKind::Run));
+        Some(answer)
     }
 
-    /// `answer` with what the steps have written.
-    pub(super) fn with_output(&self, mut answer: Answer) -> Answer {
-        let state = self.lock();
-        answer.run.set_output(captured(&state.events, StepKind::Run));
+    /// Why the run has ended without a verdict, if it has: whoever waits for one is refused so.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.lock().refusal.clone()
+    }
+
+    /// The answer, once the run has ended with a verdict.
+    ///
+    /// # Errors
+    /// It has ended without one.
+    pub async fn verdict(&self) -> Result<Answer, Refusal> {
+        let answer = self.finished().await;
+        self.refusal().map_or(Ok(answer), Err)
+    }
+
+    /// `answer` with what the compile step has written.
+    pub(super) fn with_compile_output(&self, mut answer: Answer) -> Answer {
         if let Some(compile) = &mut answer.compile {
             // A compile step taken over from an earlier run brings its output along.
-            let output = captured(&state.events, StepKind::Compile);
+            let output = self.output_of(StepKind::Compile);
             if !output.stdout.is_empty() || !output.stderr.is_empty() {
                 compile.set_output(output);
             }

@@ -36,6 +36,11 @@ impl Keys {
         self.keys.is_empty()
     }
 
+    /// `key` as it is now, if it still is one.
+    pub fn renewed(&self, key: &Key) -> Option<&Key> {
+        self.keys.iter().map(|(known, _)| known).find(|known| known.sha256 == key.sha256)
+    }
+
     /// The key that `presented` is.
     pub fn find(&self, presented: &str) -> Option<&Key> {
         if presented.is_empty() {

@@ -37,6 +37,8 @@ pub struct ServiceSettings {
     pub drain_time_max: Duration,
     /// Origins that browsers may call from; `*` stands for all.
     pub cors_origins: Vec<String>,
+    /// Names that a service without keys answers to, beside addresses and `localhost`; `*` stands for all.
+    pub allowed_hosts: Vec<String>,
     /// Proxies whose `X-Forwarded-For`, or header of [`ServiceSettings::client_address_header`], is believed.
     pub trusted_proxies: Vec<Network>,
     /// The one header in which trusted proxies name the client's address; `None` for `X-Forwarded-For`.
@@ -169,6 +171,7 @@ impl Default for ServiceSettings {
             body_time_max: Duration::from_secs(30),
             drain_time_max: Duration::from_secs(30),
             cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             client_address_header: None,
             use_host_image: false,

@@ -1,6 +1,7 @@
 //! A running service, and a client for it.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -43,6 +44,11 @@ pub fn state() -> tempfile::TempDir {
 impl Server {
     /// A service on a free port of loopback; `None` where tests are not root, or one of `images` is not built.
     pub fn start(state: &Path, images: &[&str]) -> Option<Server> {
+        Server::start_with(state, images, &BTreeMap::new())
+    }
+
+    /// The same with settings in the environment.
+    pub fn start_with(state: &Path, images: &[&str], variables: &BTreeMap<String, String>) -> Option<Server> {
         if !is_root() || !images.iter().all(|image| has_image(image)) {
             return None;
         }
@@ -53,6 +59,7 @@ impl Server {
         let child = sandboxd()
             .args(["serve", "--listen", &address.to_string(), "--state-dir"])
             .arg(state.join("state"))
+            .envs(variables)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +26,10 @@ class Browser:
 
     def __init__(self):
         port = free_port()
-        self.process = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Chromium leaves what it did not get to remove; it goes with this.
+        self.directory = tempfile.TemporaryDirectory(prefix="sandboxd-pages-", ignore_cleanup_errors=True)
+        self.process = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        env={**os.environ, "TMPDIR": self.directory.name})
         self.url = f"http://127.0.0.1:{port}"
         self.session = ""
         options = {
@@ -52,6 +57,7 @@ class Browser:
         finally:
             self.process.terminate()
             self.process.wait()
+            self.directory.cleanup()
 
     def call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()

@@ -20,6 +20,7 @@ pub struct Server {
     pub address: SocketAddr,
     tag: String,
     directory: tempfile::TempDir,
+    config: Option<tempfile::NamedTempFile>,
 }
 
 /// An answer over HTTP.
@@ -48,8 +49,20 @@ impl Server {
     pub fn with_config(config: &str) -> Option<Server> {
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(config.as_bytes()).expect("the file is written");
-        let path = file.path().to_str().expect("a path that is text");
-        Server::with(&["--config", path])
+        let path = file.path().to_str().expect("a path that is text").to_owned();
+        let mut server = Server::with(&["--config", &path])?;
+        server.config = Some(file);
+        Some(server)
+    }
+
+    /// Takes another configuration over without an end of what goes on.
+    pub fn reload(&mut self, config: &str) {
+        let file = self.config.as_ref().expect("it was started with a configuration");
+        std::fs::write(file.path(), config).expect("the file is written");
+        let reloads = |server: &Server| server.log().matches(" reloaded").count();
+        let before = reloads(self);
+        self.signal(nix::sys::signal::Signal::SIGHUP);
+        self.wait_until("the reload", PATIENCE, |server| reloads(server) > before);
     }
 
     /// The same with more flags.
@@ -77,7 +90,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let mut server = Server { child, address, tag, directory };
+        let mut server = Server { child, address, tag, directory, config: None };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() || server.get("/api/health/ready").status != 200 {
             let ended = server.child.try_wait().expect("the program can be waited for");
@@ -145,7 +158,8 @@ impl Server {
     #[track_caller]
     pub fn wait_for_output(&self, id: &str) {
         let mut stream = self.connect();
-        let head = format!("GET /api/execute/{id}/events HTTP/1.1\r\nhost: a\r\naccept: application/x-ndjson\r\n\r\n");
+        let head =
+            format!("GET /api/execute/{id}/events HTTP/1.1\r\nhost: localhost\r\naccept: application/x-ndjson\r\n\r\n");
         stream.write_all(head.as_bytes()).expect("the request is sent");
         let mut seen = String::new();
         let mut buffer = [0; 4096];

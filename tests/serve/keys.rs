@@ -106,3 +106,21 @@ fn runs_over_a_socket_count_like_others() {
     assert_eq!(piston.close_code(), Some(4002));
     server.wait_until("it has ended", Duration::from_secs(5), |server| server.programs() == 0);
 }
+
+#[test]
+fn a_revoked_key_starts_nothing_more_and_its_runs_may_end() {
+    let Some(mut server) = Server::with_config(CONFIG) else { return };
+    let mut socket = with_key(&server, BOB);
+    let code = "import sys\nsys.stdout.write('on\\n')\nprint(input())";
+    let id = socket.execute(json!({"language": "python", "code": code, "interactive": true}));
+    socket.until("output");
+    // The same name with another key is another key.
+    server.reload(&CONFIG.replace(BOB, "another-key-of-bob-0123456789"));
+    socket.send(&json!({"type": "execute", "language": "bash", "code": "true"}));
+    let refused = socket.next().unwrap();
+    assert_eq!(refused["error"]["code"], "key_revoked", "{refused}");
+    socket.send(&json!({"type": "stdin", "executionId": id, "data": "still here\n"}));
+    let (output, finished) = socket.run_out();
+    assert_eq!((output.as_str(), &finished["answer"]["status"]), ("still here\n", &json!("ok")));
+    assert!(server.socket_with("/ws", &[("x-api-key", BOB)]).is_err(), "nor is it let in again");
+}

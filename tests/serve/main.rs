@@ -5,8 +5,10 @@
 mod common;
 
 mod bad_input;
+mod dialects;
 mod harness;
 mod keys;
 mod native;
 mod piston;
 mod socket;
+mod strangers;

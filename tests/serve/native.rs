@@ -148,7 +148,7 @@ fn events_come_as_they_happen_and_can_be_resumed() {
         let text = body.to_string();
         let mut stream = server.connect();
         let head = format!(
-            "POST /api/execute HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
+            "POST /api/execute HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
              connection: close\r\ncontent-length: {}\r\n\r\n{text}",
             text.len()
         );
@@ -193,7 +193,7 @@ fn a_client_that_goes_away_takes_its_run_along() {
     for accept in ["application/json", "text/event-stream"] {
         let mut stream = server.connect();
         let head = format!(
-            "POST /api/execute HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
+            "POST /api/execute HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
