@@ -29,7 +29,7 @@ run: build ## Run examples/hello.py in a complete sandbox
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
 test: ## Run every test: unit, root, attacks, cgroup v2 and a Fly machine under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl ip
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml strace setpriv unshare python3 chromium chromedriver curl ip
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast

@@ -48,7 +48,7 @@ fn many_programs_leave_what_the_first_ones_left() {
     if !IMAGES.iter().all(|image| has_image(image)) {
         return;
     }
-    let Some(server) = Server::start() else { return };
+    let Some(server) = Server::with(&["--log", "warn"]) else { return };
     let runs = std::env::var("SOAK_RUNS").map_or(RUNS_DEFAULT, |runs| runs.parse().expect("SOAK_RUNS is a number"));
     let tally = Mutex::new(Tally::default());
     run(&server, 0..RUNS_BEFORE, &tally);

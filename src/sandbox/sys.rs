@@ -255,8 +255,11 @@ pub fn join_new_session_keyring() -> SysResult<()> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>()) }).map(drop)
 }
 
-/// The landlock ABI version of this kernel; 0 when it has no landlock or it is switched off.
-pub fn landlock_abi() -> u32 {
+/// The landlock ABI version of this kernel.
+///
+/// # Errors
+/// ENOSYS when it has no landlock, EOPNOTSUPP when that is switched off.
+pub fn landlock_abi() -> SysResult<u32> {
     const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
     // SAFETY: with this flag the kernel reads no attributes and makes no ruleset.
     let version = unsafe {
@@ -267,7 +270,7 @@ pub fn landlock_abi() -> u32 {
             LANDLOCK_CREATE_RULESET_VERSION,
         )
     };
-    u32::try_from(version).unwrap_or(0)
+    check(version).map(|version| version as u32)
 }
 
 /// Lets the landlock `ruleset` allow `access` below the directory or file `parent`.
@@ -309,10 +312,12 @@ pub fn install_seccomp(program: &[libc::sock_filter], listener: bool) -> SysResu
 }
 
 /// True when the kernel has the seccomp filter action `action` (`SECCOMP_RET_…`).
-pub fn seccomp_action_available(action: u32) -> bool {
+///
+/// # Errors
+/// EOPNOTSUPP when it does not, EINVAL or ENOSYS from one that knows no such question.
+pub fn seccomp_action_available(action: u32) -> SysResult<()> {
     // SAFETY: the kernel reads one u32 during the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
-    result == 0
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) }).map(drop)
 }
 
 /// A system call that waits for an answer from the listener.
