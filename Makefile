@@ -5,14 +5,16 @@ CARGO   ?= cargo
 STORE   ?= /var/lib/sandboxd/rootfs
 RELEASE := target/release/sandboxd
 # Linked statically (and position-independent): a run at the terminal starts 0.4 to 0.8 ms sooner, which is a tenth of it.
-BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static
+# Relocations packed: a megabyte less to read at each start.
+BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static \
+	-C link-arg=-Wl,-z,pack-relative-relocs
 
 # A package's files are below /usr, whose units are not the administrator's.
 PREFIX  ?= /usr/local
 UNITS   := $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-clients test-hosts bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
+.PHONY: help build run test test-clients test-hosts soak bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +29,7 @@ run: build ## Run examples/hello.py in a complete sandbox
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
 test: ## Run every test: unit, root, attacks, cgroup v2 and a Fly machine under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl ip
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml strace setpriv unshare python3 chromium chromedriver curl ip
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast
@@ -44,6 +46,12 @@ test-hosts: ## Try the service on other kinds of machines: cgroup v2 and Fly (UM
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build python
 	@$(MAKE) --no-print-directory man
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_VM=1 $(CARGO) test --test hosts -- --nocapture
+
+soak: ## Run 100,000 programs, hostile ones among them, and look for what they leave (half an hour)
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3
+	$(BUILD_RELEASE)
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build base gcc python perl lua
+	SANDBOXD_ROOTFS_DIR=$(STORE) SOAK_RUNS=$${SOAK_RUNS:-100000} $(CARGO) test --release --test soak -- --nocapture
 
 bench: ## Measure cells against the bare command and bubblewrap (minutes)
 	@scripts/setup cc mmdebstrap mkfs.erofs bwrap

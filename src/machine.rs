@@ -12,7 +12,7 @@ use crate::rootfs::host::HostRecipe;
 use crate::rootfs::{Format, Image, Recipes, RootfsError, Store, kernel_has_erofs};
 use crate::runner;
 use crate::sandbox::cgroup::{self, CgroupError, Choice};
-use crate::sandbox::probe;
+use crate::sandbox::probe::{self, ProbeError};
 use crate::sandbox::stage::{ImageSource, LayerSource, StageError, Synthetic};
 use crate::supervisor::{Supervisor, SupervisorError};
 use crate::words::host::{Host, Privilege};
@@ -36,6 +36,8 @@ pub enum MachineError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error(transparent)]
     Rootfs(#[from] RootfsError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
@@ -48,6 +50,7 @@ impl MachineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             MachineError::Cgroup(error) | MachineError::Supervisor(SupervisorError::Cgroup(error)) => error.hint(),
+            MachineError::Probe(error) => runner::remedy(error.source).map(str::to_owned),
             MachineError::Rootfs(error) => error.hint(),
             MachineError::Supervisor(SupervisorError::Setup { errno, .. }) => {
                 let userns = "this kernel allows ordinary users no namespaces (sysctl user.max_user_namespaces, \
@@ -82,7 +85,7 @@ impl Machine {
             Err(_) if rootless && config.cgroup == Choice::Auto => cgroup::probe(Choice::None, None)?,
             result => result?,
         };
-        Ok(Machine::with(config, cgroup, Store::open(&config.rootfs_dir)?))
+        Machine::with(config, cgroup, Store::open(&config.rootfs_dir)?)
     }
 
     /// The machine as it is without cgroups, for `check`, which tells of everything else all the same.
@@ -90,18 +93,18 @@ impl Machine {
     /// # Errors
     /// The directory of images has no absolute path.
     pub fn without_cgroup(config: &Config) -> Result<Machine, MachineError> {
-        Ok(Machine::with(config, cgroup::probe(Choice::None, None)?, Store::open(&config.rootfs_dir)?))
+        Machine::with(config, cgroup::probe(Choice::None, None)?, Store::open(&config.rootfs_dir)?)
     }
 
-    fn with(config: &Config, cgroup: cgroup::Probe, store: Store) -> Machine {
-        Machine {
-            host: probe::host(cgroup.kind),
+    fn with(config: &Config, cgroup: cgroup::Probe, store: Store) -> Result<Machine, MachineError> {
+        Ok(Machine {
+            host: probe::host(cgroup.kind)?,
             cgroup,
             store,
             images: BTreeMap::new(),
             recipes_dir: config.recipes_dir.clone(),
             versions_file: config.cache_dir.join("versions.json"),
-        }
+        })
     }
 
     /// A supervisor on this machine.

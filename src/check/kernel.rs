@@ -132,7 +132,7 @@ fn namespace(kind: &Namespace) -> Layer {
 
 fn seccomp_notification() -> Layer {
     let name = "seccomp notification";
-    if sys::seccomp_action_available(libc::SECCOMP_RET_USER_NOTIF) {
+    if sys::seccomp_action_available(libc::SECCOMP_RET_USER_NOTIF).is_ok() {
         return Layer::enforced(Group::Machine, name, "denied system calls are reported by their names");
     }
     let detail = "denied system calls fail just as surely, but no verdict names them";

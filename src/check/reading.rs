@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_step_that_failed_is_told_by_its_row_and_those_after_it_were_not_tried() {
-        let host = crate::sandbox::probe::host(Kind::None);
+        let host = crate::sandbox::probe::host(Kind::None).unwrap();
         let obstacle =
             Obstacle { step: "mount_proc".into(), message: "mount_proc: EPERM".into(), remedy: "run as root".into() };
         let layers = isolation(&host, &Err(obstacle));

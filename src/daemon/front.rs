@@ -17,11 +17,16 @@ use super::log::Traces;
 use super::privileges;
 use crate::api;
 use crate::history::History;
+use crate::sandbox::sys;
 use crate::service::handover::Handover;
 use crate::service::{Current, Service};
 
 /// After the runs have ended, how long their answers may take to be read.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often memory that nobody uses is given back: after a burst of requests the allocator keeps what they needed, a
+/// part for each thread.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves as told by the parent at the other end of `control`, as user `uid` of group `gid`.
 ///
@@ -72,6 +77,7 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
         .into_iter()
         .map(|listener| tokio::spawn(listen::serve(listener, app.clone(), Arc::clone(&bounds), stop.clone())))
         .collect();
+    tokio::spawn(trim());
     control.send(&FromFront::Ready, None).await?;
     loop {
         match control.receive().await? {
@@ -103,6 +109,13 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
         let _ = tokio::task::spawn_blocking(|| traces.end()).await;
     }
     Ok(())
+}
+
+async fn trim() {
+    loop {
+        tokio::time::sleep(TRIM_EVERY).await;
+        sys::trim_heap();
+    }
 }
 
 /// Lets what runs end, within the time the settings give; cancels the rest.

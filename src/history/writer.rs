@@ -1,14 +1,15 @@
 //! The thread that writes: it takes what is waiting, commits it as one transaction, and forgets old runs in between.
 //!
-//! A record is committed as soon as nothing else is waiting, so that the latency is that of one commit (some tens of
-//! microseconds) and the batches grow by themselves under load. A transaction that fails loses its batch: what the disk
+//! The end of a run is committed as soon as nothing else is waiting, so that the latency is that of one commit (some tens
+//! of microseconds) and the batches grow by themselves under load. A start that comes alone waits for a moment: most
+//! programs end in it, and then their run costs one transaction instead of two. A transaction that fails loses its batch: what the disk
 //! refuses cannot be kept in memory for as long as it likes. The runs of lost records are marked when there is room again.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -23,6 +24,9 @@ use crate::words::settings::HistorySettings;
 
 /// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 256;
+/// How long a start, for which nobody waits, is kept back for what may come to be written with it. A service that is
+/// killed forgets a run that began within this time before.
+const START_WAIT_MAX: Duration = Duration::from_millis(5);
 /// How often old runs are looked for when nothing is written.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// How often a database that could not be opened is tried again.
@@ -168,13 +172,13 @@ impl Writer {
             Err(RecvTimeoutError::Timeout) => round.emptied = true,
             Err(RecvTimeoutError::Disconnected) => (round.emptied, round.closing) = (true, true),
         }
-        while round.batch.len() < BATCH_RECORDS_MAX && !round.closing {
-            match self.receiver.try_recv() {
+        let write_at = Instant::now() + START_WAIT_MAX;
+        while round.batch.len() < BATCH_RECORDS_MAX && !round.closing && !round.emptied {
+            let time_max =
+                if round.is_waited_for() { Duration::ZERO } else { write_at.saturating_duration_since(Instant::now()) };
+            match self.receiver.recv_timeout(time_max) {
                 Ok(message) => round.sort(message),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                    round.emptied = true;
-                    break;
-                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => round.emptied = true,
             }
         }
         round
@@ -273,6 +277,12 @@ impl Writer {
 }
 
 impl Round {
+    /// True when somebody waits for this round to be written, or there is nothing that could wait.
+    fn is_waited_for(&self) -> bool {
+        let is_start = |message: &Message| matches!(message, Message::Started(_));
+        !self.flushes.is_empty() || !self.batch.iter().all(is_start)
+    }
+
     fn sort(&mut self, message: Message) {
         match message {
             Message::Flush(answer) => self.flushes.push(answer),

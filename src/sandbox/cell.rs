@@ -132,7 +132,7 @@ impl Cell {
     /// The step that failed. Nothing of the cell is left then.
     pub fn prepare(plan: &CellPlan, name: &str, workshop: &mut Workshop) -> Result<Cell, CellError> {
         let mut preparation = Preparation {
-            image: image_of(plan, workshop),
+            image: image_of(plan, workshop).map_err(|errno| CellError::new("clone_init", errno))?,
             plan,
             workshop,
             name,
@@ -356,8 +356,8 @@ impl Preparation<'_, '_> {
 }
 
 /// The memory of init and payload under `plan`, before any descriptor exists.
-fn image_of(plan: &CellPlan, workshop: &Workshop) -> ChildImage {
-    let mut image = ChildImage::new();
+fn image_of(plan: &CellPlan, workshop: &Workshop) -> Result<ChildImage, Errno> {
+    let mut image = ChildImage::new()?;
     for (index, step) in SEQUENCE.iter().enumerate() {
         if step.applies(plan) {
             image.enabled |= 1 << index;
@@ -386,7 +386,7 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> ChildImage {
     image.speculation_store_bypass = plan.speculation_store_bypass;
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
     image.timed = tracing::enabled!(tracing::Level::TRACE);
-    image
+    Ok(image)
 }
 
 /// The mount options of a scratch place that can be changed later.

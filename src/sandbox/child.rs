@@ -20,7 +20,7 @@ use super::report::Report;
 use super::seccomp::Program;
 use super::sequence::{Act, SEQUENCE};
 use super::start::{START_BYTES_MAX, STRINGS_MAX};
-use super::sys::{self, PointerArray, VforkStack};
+use super::sys::{self, PointerArray, VforkStack, ZeroedPages};
 
 /// Distinct denied system calls that init keeps count of.
 pub const DENIED_MAX: usize = 32;
@@ -56,7 +56,7 @@ pub struct ChildImage {
 
     // Written by init and payload.
     /// The start message and how much of the buffer it fills.
-    pub message: Vec<u8>,
+    pub message: ZeroedPages,
     pub message_bytes: usize,
     /// stdin, stdout, stderr and the bundle of files, as received with the start message.
     pub received: [RawFd; 4],
@@ -78,8 +78,11 @@ pub struct ChildImage {
 
 impl ChildImage {
     /// An image with its buffers and without any decision.
-    pub fn new() -> ChildImage {
-        ChildImage {
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn new() -> Result<ChildImage, Errno> {
+        Ok(ChildImage {
             enabled: 0,
             control: -1,
             kept: Vec::new(),
@@ -96,8 +99,7 @@ impl ChildImage {
             speculation_store_bypass: false,
             speculation_indirect_branch: false,
             timed: false,
-            // Zeroed memory of this size comes from the kernel page by page: untouched pages cost nothing.
-            message: vec![0; START_BYTES_MAX],
+            message: ZeroedPages::new(START_BYTES_MAX)?,
             message_bytes: 0,
             received: [-1; 4],
             arguments: PointerArray::with_capacity(STRINGS_MAX),
@@ -110,7 +112,7 @@ impl ChildImage {
             listener: None,
             denied: [(0, 0); DENIED_MAX],
             times: [0; SEQUENCE.len()],
-        }
+        })
     }
 
     /// True when the plan has step `index` of the sequence performed.

@@ -82,11 +82,21 @@ pub(super) fn die_with_supervisor(image: &mut ChildImage) -> Step {
     // A supervisor that died just before sends no signal any more, and its start message may be waiting already: such
     // a cell would run without anybody who watches its limits. Its end of the socket tells.
     let mut events = [PollFd::new(sys::borrow_fd(image.control), PollFlags::empty())];
-    poll(&mut events, PollTimeout::ZERO)?;
+    look(&mut events)?;
     if events[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
         sys::exit(1);
     }
     Ok(())
+}
+
+/// What is ready now.
+fn look(events: &mut [PollFd]) -> Step {
+    loop {
+        match poll(events, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
 }
 
 pub(super) fn new_session(_: &mut ChildImage) -> Step {
@@ -207,7 +217,7 @@ pub(super) fn drop_bounding_set(_: &mut ChildImage) -> Step {
 pub(super) fn report_prepared(image: &mut ChildImage) -> Step {
     // With the program waiting already nobody waits to hear of it; not to say so spares the supervisor a wake-up.
     let mut events = [PollFd::new(sys::borrow_fd(image.control), PollFlags::POLLIN)];
-    poll(&mut events, PollTimeout::ZERO)?;
+    look(&mut events)?;
     let is_waited_for = events[0].revents().is_some_and(|events| events.is_empty());
     if is_waited_for { image.report(Report::Prepared) } else { Ok(()) }
 }
@@ -359,6 +369,7 @@ pub(super) fn reap(image: &mut ChildImage) -> Step {
 fn reaped() -> Result<Option<(i32, i32)>, Errno> {
     match sys::wait_any(true) {
         Err(Errno::ECHILD) => Ok(None),
+        Err(Errno::EINTR) => reaped(),
         result => result,
     }
 }

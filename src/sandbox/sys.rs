@@ -7,11 +7,15 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::{MaybeUninit, size_of};
+use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 
 use linux_raw_sys::general as raw;
 use linux_raw_sys::loop_device as raw_loop;
 use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags};
 use tokio::io::unix::AsyncFd;
 
 pub type SysResult<T> = Result<T, Errno>;
@@ -86,6 +90,48 @@ impl VforkStack {
     #[allow(clippy::new_without_default)]
     pub fn new() -> VforkStack {
         VforkStack { bytes: Box::new_uninit_slice(VforkStack::SIZE) }
+    }
+}
+
+/// Zeroed memory of its own, straight from the kernel: a page costs something when it is first touched, and nothing
+/// before. (The allocator's zeroed memory is, after a while, memory that was used before and is wiped by hand.)
+pub struct ZeroedPages {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+}
+
+impl ZeroedPages {
+    /// # Errors
+    /// mmap(2): ENOMEM; EINVAL for no bytes at all.
+    pub fn new(bytes: usize) -> SysResult<ZeroedPages> {
+        let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+        let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
+        // SAFETY: without an address asked for, the kernel chooses one where nothing is mapped.
+        let start = unsafe { nix::sys::mman::mmap_anonymous(None, bytes, protection, flags) }?;
+        Ok(ZeroedPages { start, bytes })
+    }
+}
+
+impl Deref for ZeroedPages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping of `bytes` initialised (zeroed) bytes is ours alone and lasts as long as we do.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes.get()) }
+    }
+}
+
+impl DerefMut for ZeroedPages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes.get()) }
+    }
+}
+
+impl Drop for ZeroedPages {
+    fn drop(&mut self) {
+        // SAFETY: nobody can refer to the mapping any more. It fails for no mapping made by `new`.
+        let _unmapped = unsafe { nix::sys::mman::munmap(self.start, self.bytes.get()) };
     }
 }
 
@@ -209,8 +255,11 @@ pub fn join_new_session_keyring() -> SysResult<()> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>()) }).map(drop)
 }
 
-/// The landlock ABI version of this kernel; 0 when it has no landlock or it is switched off.
-pub fn landlock_abi() -> u32 {
+/// The landlock ABI version of this kernel.
+///
+/// # Errors
+/// ENOSYS when it has no landlock, EOPNOTSUPP when that is switched off.
+pub fn landlock_abi() -> SysResult<u32> {
     const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
     // SAFETY: with this flag the kernel reads no attributes and makes no ruleset.
     let version = unsafe {
@@ -221,7 +270,7 @@ pub fn landlock_abi() -> u32 {
             LANDLOCK_CREATE_RULESET_VERSION,
         )
     };
-    u32::try_from(version).unwrap_or(0)
+    check(version).map(|version| version as u32)
 }
 
 /// Lets the landlock `ruleset` allow `access` below the directory or file `parent`.
@@ -263,10 +312,12 @@ pub fn install_seccomp(program: &[libc::sock_filter], listener: bool) -> SysResu
 }
 
 /// True when the kernel has the seccomp filter action `action` (`SECCOMP_RET_…`).
-pub fn seccomp_action_available(action: u32) -> bool {
+///
+/// # Errors
+/// EOPNOTSUPP when it does not, EINVAL or ENOSYS from one that knows no such question.
+pub fn seccomp_action_available(action: u32) -> SysResult<()> {
     // SAFETY: the kernel reads one u32 during the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
-    result == 0
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) }).map(drop)
 }
 
 /// A system call that waits for an answer from the listener.
@@ -386,6 +437,12 @@ pub fn children_usage() -> (u64, u64) {
     unsafe { libc::syscall(libc::SYS_getrusage, libc::RUSAGE_CHILDREN, &raw mut usage) };
     let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
     (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+}
+
+/// Gives back to the kernel what the allocator holds and nobody uses.
+pub fn trim_heap() {
+    // SAFETY: any padding is allowed; the allocator takes its own locks. It tells whether there was anything to give.
+    let _given = unsafe { libc::malloc_trim(0) };
 }
 
 /// CPU time this process has used, in nanoseconds.

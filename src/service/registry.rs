@@ -7,7 +7,7 @@ use super::execution::Execution;
 
 /// Ended executions kept in memory; older ones are in the history.
 const KEPT_MAX: usize = 1024;
-const KEPT_BYTES_MAX: usize = 64 << 20;
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Default)]
 pub struct Registry {

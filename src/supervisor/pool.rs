@@ -243,7 +243,7 @@ mod tests {
 
     fn run(limits: LimitsRequest, rootfs: &str, words: &[&str]) -> CellPlan {
         let program = Program::Command(words.iter().map(|word| word.as_bytes().to_vec()).collect());
-        let (profiles, host) = (Profiles::default(), probe::host(cgroup::Kind::None));
+        let (profiles, host) = (Profiles::default(), probe::host(cgroup::Kind::None).unwrap());
         let around = Surroundings { profiles: &profiles, host: &host, rootfs, left_out: &[] };
         plan(&Request { program, limits, ..Request::default() }, &around).unwrap().run
     }

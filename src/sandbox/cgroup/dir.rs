@@ -135,8 +135,14 @@ impl Dir {
         text.keyed(key).ok_or_else(|| self.unexpected(group, file, &text))
     }
 
-    pub fn has(&self, file: &str) -> bool {
-        rustix::fs::accessat(&self.fd, file, Access::EXISTS, AtFlags::empty()).is_ok()
+    /// # Errors
+    /// Anything but a yes or a no: to take that for a no could leave a limit out.
+    pub fn has(&self, file: &str) -> Result<bool, CgroupError> {
+        match rustix::fs::accessat(&self.fd, file, Access::EXISTS, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.error(Verb::Open, file, errno)),
+        }
     }
 
     pub fn may_write(&self, file: &str) -> bool {
@@ -152,10 +158,13 @@ impl Dir {
     }
 
     /// Whether `name` is still the directory `other` has open.
-    pub fn still_holds(&self, name: &str, other: &Dir) -> bool {
-        let named = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+    pub fn still_holds(&self, name: &str, other: &Dir) -> Result<bool, CgroupError> {
         let opened = rustix::fs::fstat(&other.fd);
-        matches!((named, opened), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+        match (rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), opened) {
+            (Ok(a), Ok(b)) => Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)),
+            (Err(Errno::NOENT), _) => Ok(false),
+            (Err(errno), _) | (_, Err(errno)) => Err(self.error(Verb::Open, name, errno)),
+        }
     }
 
     /// Names of the child groups.

@@ -5,7 +5,7 @@
 //! alone: a twin group there would buy `cgroup.kill` at the price of another mkdir and rmdir per run, and the death of
 //! init kills a cell just as surely.
 
-use super::dir::Dir;
+use super::dir::{Dir, kernel};
 use super::error::{CgroupError, Verb};
 use super::parent::{self, Parent, Swept};
 use super::{
@@ -39,14 +39,16 @@ pub(super) fn probe(view: &View, unified: bool, parent: Option<&str>) -> Result<
                     step_aside: false,
                 }),
             },
-            Err(error) if controller == "cpu" => {
+            Err(error @ CgroupError::Unavailable { .. }) if controller == "cpu" => {
                 missing.push(Missing { what: format!("cpu rates: {error}"), remedy: error.hint().unwrap_or_default() })
             }
             Err(error) => return Err(error),
         }
     }
     let memory = hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&"memory"));
-    if memory.is_some_and(|memory| !memory.directory.join("memory.memsw.limit_in_bytes").exists()) {
+    if let Some(memory) = memory
+        && !Dir::open(&memory.directory, "memory")?.has("memory.memsw.limit_in_bytes")?
+    {
         missing.push(Missing {
             what: "a limit of swap: swappiness 0 is set instead".into(),
             remedy: "boot with swapaccount=1, or without swap".into(),
@@ -65,8 +67,18 @@ fn place(view: &View, controller: &str, parent: Option<&str>) -> Result<(PathBuf
     let group = parent.unwrap_or(own);
     let seen = |mount: &mounts::CgroupMount| mount.has(controller).then(|| mount.directory(group))?;
     // A later mount may lie on top of an earlier one at the same place.
-    let directory = view.mounts.iter().rev().filter_map(seen).find(|directory| directory.is_dir());
-    let directory = directory.ok_or_else(|| {
+    let mut found = None;
+    for directory in view.mounts.iter().rev().filter_map(seen) {
+        match rustix::fs::stat(&directory) {
+            Ok(_) => {
+                found = Some(directory);
+                break;
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(kernel(Verb::Open, directory, None, errno)),
+        }
+    }
+    let directory = found.ok_or_else(|| {
         let what = format!("the {controller} group {group} is not to be seen in any mount");
         unavailable(what, "mount the v1 hierarchy writable into this container")
     })?;
@@ -100,16 +112,24 @@ pub(super) fn open(probe: &Probe, name: &str) -> Result<Box<dyn Backend>, Cgroup
         Ok(roles) => roles,
         Err(error) => return Err(CgroupError::with_cleanup(error, remove_all(&parents))),
     };
-    let memory_group = parents[memory].group();
+    let has = |role: usize, file| parents[role].group().has(file);
+    let files = (|| {
+        let limits_swap = has(memory, "memory.memsw.limit_in_bytes")?;
+        Ok((limits_swap, has(memory, "memory.kmem.tcp.limit_in_bytes")?, has(pids, "pids.peak")?))
+    })();
+    let (limits_swap, limits_tcp, counts_peak) = match files {
+        Ok(files) => files,
+        Err(error) => return Err(CgroupError::with_cleanup(error, remove_all(&parents))),
+    };
     let mut trees = Trees {
         memory,
         pids,
         cpuacct,
         cpu: index("cpu"),
         groups: probe.hierarchies.iter().map(|hierarchy| child_group(&hierarchy.group, name)).collect(),
-        limits_swap: memory_group.has("memory.memsw.limit_in_bytes"),
-        limits_tcp: memory_group.has("memory.kmem.tcp.limit_in_bytes"),
-        counts_peak: parents[pids].group().has("pids.peak"),
+        limits_swap,
+        limits_tcp,
+        counts_peak,
         oom_events: false,
         parents,
     };
@@ -125,7 +145,7 @@ pub(super) fn open(probe: &Probe, name: &str) -> Result<Box<dyn Backend>, Cgroup
 fn create_parent_group(base: &Dir, name: &str, hierarchy: &Hierarchy) -> Result<(), CgroupError> {
     fault::check("cgroup.create", hierarchy.controllers[0]).map_err(|errno| base.error(Verb::Create, name, errno))?;
     // It would also take an existing group, which is somebody else's.
-    if base.has(name) {
+    if base.has(name)? {
         return Err(base.error(Verb::Create, name, Errno::EXIST));
     }
     let own = OwnHierarchy(hierarchy.clone());

@@ -76,7 +76,7 @@ impl Parent {
 fn claim(base: &Dir, name: &str) -> Result<Dir, CgroupError> {
     let claimed = base.open_group(name).and_then(|group| {
         group.try_lock()?;
-        if base.still_holds(name, &group) { Ok(group) } else { Err(base.error(Verb::Lock, name, Errno::NOENT)) }
+        if base.still_holds(name, &group)? { Ok(group) } else { Err(base.error(Verb::Lock, name, Errno::NOENT)) }
     });
     claimed.map_err(|error| match error.errno() {
         Some(Errno::NOENT | Errno::WOULDBLOCK) => error,
@@ -128,10 +128,10 @@ fn destroy(base: &Dir, name: &str, depth: u32, errors: &mut Vec<CgroupError>) {
                 Ok(_) => errors.push(kernel(Verb::Remove, group.path().to_owned(), None, Errno::LOOP)),
                 Err(error) => errors.push(error),
             }
-            if group.has("cgroup.kill")
-                && let Err(error) = group.write("", "cgroup.kill", "1")
-            {
-                errors.push(error);
+            match group.has("cgroup.kill") {
+                Ok(true) => errors.extend(group.write("", "cgroup.kill", "1").err()),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
             }
         }
         // Gone already: an earlier attempt got this far.

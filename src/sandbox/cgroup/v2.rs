@@ -74,7 +74,7 @@ impl StepAside {
     fn go(&mut self, hierarchy: &Hierarchy) -> Result<(), CgroupError> {
         if hierarchy.step_aside {
             debug_assert!(SUPERVISOR.starts_with(PREFIX));
-            if !self.base.has(SUPERVISOR) {
+            if !self.base.has(SUPERVISOR)? {
                 self.base.create(SUPERVISOR)?;
             }
             self.moved = true;
@@ -118,6 +118,16 @@ fn signed(sign: char, controllers: &[&str]) -> String {
     controllers.iter().map(|controller| format!("{sign}{controller}")).collect::<Vec<_>>().join(" ")
 }
 
+fn swap_is_on() -> Result<bool, CgroupError> {
+    match super::read_proc("/proc/swaps") {
+        // A line of headings, and one for each swap.
+        Ok(swaps) => Ok(swaps.lines().count() > 1),
+        // A kernel without swap.
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[derive(Debug)]
 struct V2 {
     tree: Arc<Tree>,
@@ -141,20 +151,20 @@ impl Tree {
     fn prepare(parent: &Parent, hierarchy: &Hierarchy) -> Result<(bool, bool), CgroupError> {
         let group = parent.group();
         group.write("", "cgroup.subtree_control", &signed('+', &hierarchy.controllers))?;
-        let limits_swap = group.has("memory.swap.max");
+        let limits_swap = group.has("memory.swap.max")?;
         // Without the file there must be no swap either, or a cell could use far more than its limit.
-        if !limits_swap && super::read_proc("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1) {
+        if !limits_swap && swap_is_on()? {
             return Err(CgroupError::Unavailable {
                 what: "swap is on, but this kernel cannot limit it per cgroup".into(),
                 remedy: "turn swap off, or boot with swapaccount=1".into(),
             });
         }
         for file in ["memory.oom.group", "memory.peak"] {
-            if !group.has(file) {
+            if !group.has(file)? {
                 return Err(group.error(Verb::Open, file, Errno::NOENT));
             }
         }
-        Ok((limits_swap, group.has("pids.peak")))
+        Ok((limits_swap, group.has("pids.peak")?))
     }
 
     fn group(&self) -> &Dir {

@@ -93,7 +93,7 @@ impl Place<'_> {
         let complete = |controllers: &[&str]| REQUIRED.iter().all(|required| controllers.contains(required));
         let writable = dir.may_write("cgroup.subtree_control") && dir.may_write(".");
         // Only the true root may hold processes and hand out controllers; it is the one without cgroup.events.
-        let is_root = !dir.has("cgroup.events");
+        let is_root = !dir.has("cgroup.events")?;
         let processes = if is_root { vec![] } else { dir.processes("")? };
         let own_pid = std::process::id() as i32;
         let step_aside = may_step_aside && processes == [own_pid];

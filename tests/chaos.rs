@@ -1,0 +1,210 @@
+//! Faults from outside: our processes killed at random moments under load, and system calls that fail one after the
+//! other. Whatever happens, no run is weaker than planned, nothing is left over, and the service comes again by itself.
+
+mod common;
+// Shared with the tests of the service, which use more of it.
+#[allow(dead_code)]
+#[path = "serve/harness.rs"]
+mod harness;
+
+use std::os::fd::AsFd as _;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::{Value, json};
+
+use common::{PATIENCE, Running, children_of, groups_of, has_image, is_root, text};
+use harness::Server;
+
+/// How many processes are killed.
+const KILLS: usize = 24;
+const CLIENTS: usize = 4;
+
+#[test]
+fn processes_killed_at_random_moments_under_load_leave_a_whole_service() {
+    if !has_image("base") {
+        return;
+    }
+    let Some(server) = Server::start() else { return };
+    let control = server.execute(&hello());
+    assert_eq!(control["status"], "ok", "{control}");
+    let planned = &control["enforcement"];
+    let done = AtomicBool::new(false);
+    let (verdicts, errors) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut killed = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    match try_execute(&server, &hello()) {
+                        // A verdict, of a program that ran as strictly as ever or of none.
+                        Some((200, answer)) if answer["status"] != "sandbox_error" => {
+                            assert_eq!(&answer["enforcement"], planned, "{answer}");
+                            let is_whole = answer["status"] == "ok" && answer["stdout"] == "Hello\n";
+                            assert!(is_whole || answer["status"] == "signaled", "{answer}");
+                            verdicts.fetch_add(1, Ordering::Relaxed);
+                        }
+                        // Told that it failed, or cut off with the front.
+                        Some((200 | 429 | 500 | 503, _)) | None => {
+                            errors.fetch_add(1, Ordering::Relaxed);
+                            std::thread::sleep(Duration::from_millis(20));
+                        }
+                        Some((status, answer)) => panic!("{status}: {answer}"),
+                    }
+                }
+            });
+        }
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        while killed.len() < KILLS {
+            std::thread::sleep(Duration::from_millis(20 + random.below(300)));
+            if let Some(victim) = kill_one(&server, killed.len(), &mut random) {
+                killed.push(victim);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    println!("{} verdicts, {} errors; killed {killed:?}", verdicts.into_inner(), errors.into_inner());
+    server.wait_until("it serves again", PATIENCE, |server| {
+        try_execute(server, &hello()).is_some_and(|(_, answer)| answer["stdout"] == "Hello\n")
+    });
+    let supervisors = || killed.iter().filter(|(kind, _)| *kind == "supervisor").map(|(_, pid)| *pid as u32);
+    server
+        .wait_until("what the killed left is swept", PATIENCE, |_| supervisors().all(|pid| groups_of(pid).is_empty()));
+    // The server's end asserts that nothing else is left.
+}
+
+fn hello() -> Value {
+    json!({"language": "bash", "code": "sleep 0.01; echo Hello"})
+}
+
+/// Status and answer; `None` when the connection did not hold.
+fn try_execute(server: &Server, body: &Value) -> Option<(u16, Value)> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+    let request = agent.post(server.url("/api/execute")).header("content-type", "application/json");
+    let mut response = request.send(body.to_string()).ok()?;
+    let body = response.body_mut().read_to_string().ok()?;
+    Some((response.status().as_u16(), serde_json::from_str(&body).ok()?))
+}
+
+/// Kills a process of the service, of each kind in turn, if there is one now.
+fn kill_one(server: &Server, round: usize, random: &mut Random) -> Option<(&'static str, i32)> {
+    let ours = children_of(server.pid());
+    let of_kind = |word: &str| ours.iter().copied().filter(|pid| is_named(*pid, word)).collect::<Vec<_>>();
+    let supervisors = of_kind("supervisor");
+    let inits: Vec<_> = supervisors.iter().flat_map(|pid| children_of(*pid)).collect();
+    let (kind, candidates) = match round % 4 {
+        0 => ("init", inits),
+        1 => ("supervisor", supervisors),
+        2 => ("payload", inits.iter().flat_map(|pid| children_of(*pid)).collect()),
+        _ => ("front", of_kind("front")),
+    };
+    let victim = *candidates.get(random.below(candidates.len().max(1) as u64) as usize)?;
+    let pidfd = pidfd_open(Pid::from_raw(victim)?, PidfdFlags::empty()).ok()?;
+    // Whoever has the number now has it for as long as the descriptor is open: is it still one of ours?
+    let is_ours = descends_from(victim, server.pid());
+    (is_ours && pidfd_send_signal(pidfd.as_fd(), Signal::KILL).is_ok()).then_some((kind, victim))
+}
+
+fn is_named(pid: i32, word: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+}
+
+fn descends_from(pid: i32, ancestor: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<i32>().ok());
+    parent.is_some_and(|parent| parent == ancestor || (parent > 1 && descends_from(parent, ancestor)))
+}
+
+/// A small generator of numbers, the same in every run of the test (xorshift64, Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// System calls that take a descriptor, a process, a mount, a namespace or room from the kernel, and what it says when
+/// there is none.
+const CALLS: &[(&str, &str)] = &[
+    ("clone3,clone,vfork", "EAGAIN"),
+    ("mount,fsopen,fsmount,open_tree,move_mount,mount_setattr", "ENOMEM"),
+    ("unshare,setns", "ENOSPC"),
+    ("socketpair,pipe2,memfd_create,epoll_create1,eventfd2,signalfd4,timerfd_create", "EMFILE"),
+    ("sendmsg,recvmsg", "ENOMEM"),
+    ("mkdir,mkdirat", "ENOSPC"),
+    ("openat,open,openat2", "EMFILE"),
+    ("statx,newfstatat,readlink,access,getdents64", "ENOMEM"),
+    ("poll,epoll_wait,wait4,waitid", "EINTR"),
+    ("prctl,seccomp,capset,setresuid,setresgid,setgroups,pivot_root,umount2,sethostname", "ENOMEM"),
+    ("landlock_create_ruleset,landlock_add_rule,landlock_restrict_self", "ENOMEM"),
+];
+/// At most so many calls of each row are failed: they are spread over all that a run makes.
+const FAULTS_EACH: usize = 60;
+
+#[test]
+fn system_calls_that_fail_end_a_run_or_change_nothing() {
+    if !is_root() {
+        return;
+    }
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(!common::nothing_may_be_missing(), "strace is missing: apt-get install strace");
+        eprintln!("skipped: strace is missing (apt-get install strace)");
+        return;
+    }
+    let (control, _) = run_under_strace(&["-e", "trace=execve"]);
+    let control: Value = serde_json::from_slice(&control.stdout).expect("an answer");
+    assert_eq!((&control["status"], &control["stdout"]), (&json!("ok"), &json!("hello\n")), "{control}");
+    let (mut failed, mut went_on) = (0, 0);
+    for (calls, errno) in CALLS {
+        let count = run_under_strace(&["-e", &format!("trace={calls}")]).1;
+        assert!(count > 0, "a run makes none of {calls}");
+        let step = count.div_ceil(FAULTS_EACH).max(1);
+        for number in (1..=count).step_by(step) {
+            let inject = format!("inject={calls}:error={errno}:when={number}");
+            let began = Instant::now();
+            let (output, _) = run_under_strace(&["-e", &format!("trace={calls}"), "-e", &inject]);
+            let stderr = text(&output.stderr);
+            assert!(!stderr.contains("panicked"), "{inject}: {stderr}");
+            assert!(began.elapsed() < PATIENCE / 2, "{inject}: it took {:?}", began.elapsed());
+            match output.status.code() {
+                Some(125) => {
+                    assert!(stderr.contains("error"), "{inject}: it does not say why: {stderr}");
+                    failed += 1;
+                }
+                // The dynamic loader's, before the program began.
+                Some(127) if stderr.contains("error while loading shared libraries") => {}
+                Some(code) => {
+                    let answer = serde_json::from_slice::<Value>(&output.stdout);
+                    let answer = answer.unwrap_or_else(|error| panic!("{inject}: {code}, {error}: {stderr}"));
+                    assert_eq!(answer["enforcement"], control["enforcement"], "{inject}: {answer}");
+                    went_on += 1;
+                }
+                None => panic!("{inject}: {:?}: {stderr}", output.status),
+            }
+        }
+    }
+    println!("{failed} faults ended the run, {went_on} changed nothing or hit the program itself");
+    assert!(failed > 30, "{failed}");
+}
+
+/// One run, of which nothing may be left, and how many calls were traced in all of its processes.
+fn run_under_strace(flags: &[&str]) -> (Output, usize) {
+    let log = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o"]).arg(log.path()).args(flags).arg("--").arg(env!("CARGO_BIN_EXE_sandboxd"));
+    command.args(["run", "--rootfs", "host", "--json", "--", "echo", "hello"]);
+    let output = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())).finish();
+    let log = std::fs::read_to_string(log.path()).expect("the log is read");
+    // Each line begins with the process; the first one is the program's own.
+    let program = log.split_whitespace().next().and_then(|word| word.parse().ok()).expect("something was traced");
+    assert_eq!(groups_of(program), [] as [std::path::PathBuf; 0], "{flags:?}");
+    (output, log.lines().filter(|line| line.contains('(') && !line.contains("resumed>")).count())
+}
