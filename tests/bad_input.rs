@@ -64,7 +64,7 @@ fn languages_flags_and_images_that_are_unknown_come_with_the_nearest() {
     let file = path.to_str().unwrap();
     refused(&[file], "no language is known for the extension `.pyy`", "did you mean `.py`?");
     refused(&["--language", "pythn", file], "unknown language \"pythn\"", "did you mean `python`?");
-    refused(&["--language", "cobol", file], "unknown language \"cobol\"", "languages: bash, c, cpp");
+    refused(&["--language", "cobol", file], "unknown language \"cobol\"", "languages: assembly, awk, bash");
     fs::write(directory.path().join("noextension"), "x").unwrap();
     refused(&[directory.path().join("noextension").to_str().unwrap()], "has no extension", "languages: ");
     refused(&["--memry", "64M", file], "unexpected argument '--memry'", "'--memory'");

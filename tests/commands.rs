@@ -186,16 +186,40 @@ fn check_tells_an_ordinary_user_what_is_weaker() {
 }
 
 #[test]
-fn check_names_the_profile_that_is_left_out() {
+fn check_names_the_profiles_that_are_left_out() {
     if !is_root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("brainfuck.toml"), "name = \"brainfuck\"\nextentions = [\"bf\"]\n").unwrap();
-    let found = findings(&run(&["check", "--json", "--profiles-dir", directory.path().to_str().unwrap()]));
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(format!("{name}.toml")), text).unwrap();
+    let profile = |name: &str, rootfs: &str, command: &str| {
+        format!(
+            "name = {name:?}\nrootfs = {rootfs:?}\nsource = \"main.x\"\n\
+             [version]\ncommand = [\"bash\"]\n[run]\ncommand = [{command:?}, \"{{source}}\"]\n"
+        )
+    };
+    write("brainfuck", "name = \"brainfuck\"\nextentions = [\"bf\"]\n");
+    write("imageless", &profile("imageless", "pyhton", "bash"));
+    write("commandless", &profile("commandless", "base", "bsah"));
+    write("whole", &profile("whole", "base", "/bin/bash"));
+    let own = ["--profiles-dir", directory.path().to_str().unwrap()];
+    let found = findings(&run(&[&["check", "--json"], &own[..]].concat()));
     let layers = found["layers"].as_array().unwrap();
-    let row = layers.iter().find(|layer| layer["name"] == "profile left out").expect("it is told");
-    assert!(row["detail"].as_str().unwrap().contains("brainfuck.toml:2"), "{row}");
+    let rows: Vec<&str> = layers
+        .iter()
+        .filter(|layer| layer["name"] == "profile left out")
+        .filter_map(|layer| layer["detail"].as_str())
+        .collect();
+    let told = |words: &[&str]| rows.iter().any(|row| words.iter().all(|word| row.contains(word)));
+    assert!(told(&["brainfuck.toml:2", "did you mean `extensions`?"]), "{rows:?}");
+    assert!(told(&["imageless.toml:2", "pyhton", "did you mean python?"]), "{rows:?}");
+    // What an image holds is known of one that is built.
+    if Path::new(sandboxd::rootfs::DEFAULT_STORE).join("images/base.json").exists() {
+        assert!(told(&["commandless.toml:7", "command \"bsah\" is not in image base"]), "{rows:?}");
+        assert_eq!(rows.len(), 3, "{rows:?}");
+    }
+    let listed = text(&run(&[&["languages"], &own[..]].concat()).stdout);
+    assert!(listed.contains("\nwhole ") && !listed.contains("imageless"), "{listed}");
 }
 
 #[test]

@@ -306,7 +306,13 @@ fn a_reload_takes_profiles_and_settings_over_and_a_wrong_one_changes_nothing() {
     let served = Served::start("");
     let profile = "name = \"shout\"\nrootfs = \"host\"\nsource = \"main.shout\"\nextensions = [\"shout\"]\n\
                    [version]\ncommand = [\"bash\", \"--version\"]\n[run]\ncommand = [\"tr\", \"a-z\", \"A-Z\"]\n";
-    std::fs::write(served.directory.path().join("profiles/shout.toml"), profile).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(served.directory.path().join(format!("profiles/{name}.toml")), text).unwrap();
+    };
+    write("shout", profile);
+    // What is not whole is left out, and told; the others are served.
+    write("keyless", &profile.replace("shout", "keyless").replace("source =", "sauce ="));
+    write("imageless", &profile.replace("shout", "imageless").replace("\"host\"", "\"pyhton\""));
     let shout = json!({"language": "shout", "code": "x", "stdin": "quiet"});
     assert_eq!(served.execute(&shout).1["error"]["code"], "unknown_language");
     // A run that goes on meanwhile is not disturbed.
@@ -314,6 +320,13 @@ fn a_reload_takes_profiles_and_settings_over_and_a_wrong_one_changes_nothing() {
     served.signal(Signal::SIGHUP);
     soon("the reload", || served.execute(&shout).1["stdout"] == "QUIET");
     assert_eq!(served.wait_for(&id, |answer| answer["status"] == "ok")["stdout"], "still here\n");
+    let (_, listed) = served.get("/api/languages");
+    let problems = listed["problems"].to_string();
+    assert!(problems.contains("keyless.toml:3: unknown field `sauce`"), "{problems}");
+    assert!(problems.contains("imageless.toml:2") && problems.contains("did you mean python?"), "{problems}");
+    assert_eq!(served.get("/api/health/ready").1["problems"], listed["problems"]);
+    let is = |name: &str| listed["languages"].as_array().unwrap().iter().any(|language| language["id"] == name);
+    assert!(is("shout") && !is("keyless") && !is("imageless"), "{listed}");
     soon("the old supervisors have left", || served.log().contains("of an earlier configuration has left"));
 
     let text = std::fs::read_to_string(served.config()).unwrap();

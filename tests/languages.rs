@@ -6,18 +6,27 @@
 //! - `broken`, which no compiler or interpreter takes;
 //! - `files/`, a program of several files that starts at `main`.
 //!
+//! and where its image has packages beside the language itself, `packages`, which uses them.
+//!
 //! With SANDBOXD_LANGUAGES_TABLE=FILE the table between the markers of FILE is written anew (`make languages`).
 
 mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sandboxd::config::{Config, Flags};
+use sandboxd::machine::Machine;
+use sandboxd::plan::{Surroundings, WORKDIR, plan};
 use sandboxd::rootfs::Recipes;
+use sandboxd::runner::{self, InProcess, Input, RunResult, Sink, Stdin};
+use sandboxd::supervisor::Supervisor;
 use sandboxd::words::embedded::EMBEDDED_PROFILES;
-use sandboxd::words::profile::Profile;
+use sandboxd::words::limits::LimitsRequest;
+use sandboxd::words::profile::{Profile, Profiles};
+use sandboxd::words::request::{Program, Purpose, Request, SourceFile};
 use serde_json::Value;
 
 use common::{is_root, nothing_may_be_missing, run_with, sandboxd, text};
@@ -103,6 +112,7 @@ fn every_language_has_a_corpus() {
 
 #[test]
 fn a_runtime_with_a_heap_of_its_own_is_told_the_limit_of_its_step() {
+    let _alone = alone();
     let language = languages().into_iter().find(|language| language.profile.name == "java").unwrap();
     let output = run_with(
         sandboxd().args(["run", "--rootfs", "host", "--dry-run", "--memory", "300M"]).arg(language.program("hello")),
@@ -114,11 +124,8 @@ fn a_runtime_with_a_heap_of_its_own_is_told_the_limit_of_its_step() {
     assert!(compile.contains("-XX:MaxRAM=536870912") && run.contains("-XX:MaxRAM=314572800"), "{said}");
 }
 
-#[test]
-fn every_language_passes_the_corpus() {
-    if !is_root() {
-        return;
-    }
+/// Those that can be tried here.
+fn built() -> Vec<Language> {
     let mut built = Vec::new();
     for language in languages() {
         match is_built(&language.profile.rootfs) {
@@ -129,6 +136,130 @@ fn every_language_passes_the_corpus() {
             false => panic!("the image {} of the default set is not built", language.profile.rootfs),
         }
     }
+    built
+}
+
+/// Held by each test that starts processes: a supervisor within this process is made for having it to itself.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cells in this process, for what the command line has no words for.
+struct Cells {
+    supervisor: Supervisor,
+    machine: Machine,
+    profiles: Profiles,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Cells {
+    fn of(languages: &[Language]) -> Cells {
+        let mut machine = Machine::look(&Config::load(&Flags::default()).unwrap()).unwrap();
+        let mut supervisor = machine.supervisor().unwrap();
+        let mut profiles = Profiles::default();
+        for language in languages {
+            profiles.add(language.profile.clone(), "").unwrap();
+            machine.stage(&mut supervisor, &language.profile.rootfs).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Cells { supervisor, machine, profiles, runtime }
+    }
+
+    /// Runs a program of the corpus; its file's name, and how it ended.
+    fn run(&mut self, language: &Language, program: &str, asked: Request) -> (String, RunResult) {
+        let path = language.program(program);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let file = SourceFile { name, content: std::fs::read(&path).unwrap() };
+        let request = Request {
+            language: Some(language.profile.name.clone()),
+            program: Program::Source(file.entry()),
+            limits: patient(),
+            compile_limits: patient(),
+            ..asked
+        };
+        let (host, rootfs) = (&self.machine.host, &language.profile.rootfs);
+        let around = Surroundings { profiles: &self.profiles, host, rootfs, left_out: &[] };
+        let plan = plan(&request, &around).unwrap();
+        let input = Input { files: vec![&file], stdin: Stdin::Empty, compiled: None };
+        let (mut cells, mut sink) = (InProcess(&mut self.supervisor), Sink::capture());
+        let run = runner::run(&mut cells, &plan, input, &mut sink, std::future::pending());
+        let result = self.runtime.block_on(run).unwrap();
+        (file.name, result)
+    }
+}
+
+/// Times as long as a profile admits by default: what else this machine does is not what is tested.
+fn patient() -> LimitsRequest {
+    let most = Some(Duration::from_secs(60));
+    LimitsRequest { wall_time: most, cpu_time: most, ..LimitsRequest::default() }
+}
+
+#[test]
+fn every_check_finds_what_is_broken_and_nothing_else() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let built: Vec<Language> = built().into_iter().filter(|language| language.profile.check.is_some()).collect();
+    let mut cells = Cells::of(&built);
+    let mut failures = Vec::new();
+    for language in &built {
+        let check = language.profile.check.as_ref().unwrap();
+        for (program, is_broken) in [("hello", false), ("broken", true)] {
+            let (name, result) =
+                cells.run(language, program, Request { purpose: Purpose::Check, ..Request::default() });
+            let step = result.run.unwrap();
+            let said = text(&[step.output.stdout, step.output.stderr].concat());
+            let found = check.read(&said, &format!("{WORKDIR}/{name}"));
+            let errors = found.iter().filter(|diagnostic| !diagnostic.is_warning);
+            let lines = std::fs::read_to_string(language.program(program)).unwrap().lines().count() as u32;
+            // Where a program ends too early, the place may be one line further.
+            let told = errors.clone().any(|error| (1..=lines + 1).contains(&error.line) && !error.message.is_empty());
+            if told != is_broken || (step.verdict.exit_code == Some(0)) == is_broken || errors.count() > 3 {
+                failures.push(format!("{} {program}: {found:?} of {said}", language.profile.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn packages_beside_the_language_are_there_and_plots_come_back() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let has_packages = |language: &Language| {
+        let mut ends = language.profile.extensions.iter();
+        ends.any(|end| language.directory.join(format!("packages.{end}")).exists())
+    };
+    let built: Vec<Language> = built().into_iter().filter(has_packages).collect();
+    let mut cells = Cells::of(&built);
+    for language in &built {
+        let name = &language.profile.name;
+        let draws = std::fs::read_to_string(language.program("packages")).unwrap().contains("plot.png");
+        let files_out = if draws { vec!["*.png".to_owned()] } else { Vec::new() };
+        let (_, result) = cells.run(language, "packages", Request { files_out, ..Request::default() });
+        let run = result.run.unwrap_or_else(|| panic!("{name}: {:?}", result.compile));
+        let (stdout, stderr) = (text(&run.output.stdout), text(&run.output.stderr));
+        assert_eq!((stdout.as_str(), stderr.as_str()), ("packages\n", ""), "{name}: {:?}", run.verdict);
+        assert!(result.results.problems.is_empty(), "{name}: {:?}", result.results.problems);
+        let files = result.results.files.map(|files| files.read().unwrap()).unwrap_or_default();
+        assert_eq!(files.len(), usize::from(draws), "{name}");
+        for file in &files {
+            assert!(file.name == "plot.png" && file.content.starts_with(b"\x89PNG\r\n"), "{name}: {}", file.name);
+        }
+    }
+}
+
+#[test]
+fn every_language_passes_the_corpus() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let built = built();
     let queue = Mutex::new(built.iter());
     let rows = Mutex::new(Vec::new());
     let workers = if table_file().is_some() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
@@ -155,9 +286,12 @@ fn every_language_passes_the_corpus() {
 impl Language {
     /// The program's file: its extension is any of the language's.
     fn program(&self, name: &str) -> PathBuf {
-        let candidates = self.profile.extensions.iter().map(|end| self.directory.join(format!("{name}.{end}")));
+        // Files of a language whose extension is another's end as a program without a name does.
+        let own = self.profile.source.rsplit('.').next().map(str::to_owned);
+        let ends = || self.profile.extensions.iter().chain(&own);
+        let candidates = ends().map(|end| self.directory.join(format!("{name}.{end}")));
         // Java's compiler wants the file called after its public class.
-        let upper = self.profile.extensions.iter().map(|end| self.directory.join(format!("files/Main.{end}")));
+        let upper = ends().map(|end| self.directory.join(format!("files/Main.{end}")));
         let upper = upper.filter(|_| name == "files/main");
         candidates
             .chain(upper)

@@ -24,6 +24,7 @@ impl Times {
 
 /// Something to be timed.
 pub struct Contestant<'a> {
+    #[allow(dead_code, reason = "not every benchmark that shares this file prints it")]
     pub name: &'a str,
     /// What is not to be timed.
     pub before: Box<dyn FnMut() + 'a>,
@@ -38,8 +39,13 @@ impl<'a> Contestant<'a> {
 
 /// Lets every contestant act once in each round (A B C A B C …), so that whatever else the machine does meets them
 /// alike. The first rounds warm caches and count for nobody.
+#[allow(dead_code, reason = "not every benchmark that shares this file has the time")]
 pub fn in_turn(rounds: usize, contestants: &mut [Contestant]) -> Vec<Times> {
-    let warm_up = (rounds / 10).max(3);
+    rounds_after((rounds / 10).max(3), rounds, contestants)
+}
+
+/// As [`in_turn`], with the rounds that count for nobody named.
+pub fn rounds_after(warm_up: usize, rounds: usize, contestants: &mut [Contestant]) -> Vec<Times> {
     let mut times = vec![Vec::with_capacity(rounds); contestants.len()];
     for round in 0..rounds + warm_up {
         for (contestant, times) in contestants.iter_mut().zip(&mut times) {

@@ -15,6 +15,8 @@ use crate::words::profile::Profile;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Languages {
     pub languages: Vec<Language>,
+    /// Profiles that are left out, with file and line, and layers given up by configuration; as readiness tells them.
+    pub problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,7 +54,7 @@ pub async fn languages(State(service): State<Arc<Service>>, identity: Identity) 
     let caller = identity.caller().unwrap_or(Caller { key: None, address: identity.address.clone() });
     let current = service.current();
     let languages = current.profiles.iter().map(|profile| language(&current, &caller, profile)).collect();
-    Json(Languages { languages })
+    Json(Languages { languages, problems: current.problems.clone() })
 }
 
 pub fn language(current: &Current, caller: &Caller, profile: &Profile) -> Language {

@@ -50,15 +50,16 @@ pub fn main(config: &Config, arguments: &LanguagesArguments) -> anyhow::Result<E
         super::print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut text = format!("{:<12} {:<10} {:<10} {:<9} aliases\n", "language", "version", "image", "files");
+    let mut text = format!("{:<12} {:<10} {:<12} {:<9} aliases\n", "language", "version", "image", "files");
     for row in &rows {
         let version = row.version.as_deref().unwrap_or("missing");
-        let extensions: Vec<_> = row.extensions.iter().map(|extension| format!(".{extension}")).collect();
+        // A language whose files end as another's has none of its own.
+        let extension = row.extensions.first().map_or("-".to_owned(), |extension| format!(".{extension}"));
         text += &format!(
-            "{:<12} {version:<10} {:<10} {:<9} {}\n",
+            "{:<12} {version:<10} {:<12} {:<9} {}\n",
             row.language,
             row.rootfs,
-            extensions[0],
+            extension,
             row.aliases.join(" ")
         );
     }

@@ -107,7 +107,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     for problem in &problems {
         say_warning(&format!("profile left out: {problem}"));
     }
-    let profiles = with_profile_of(&arguments, profiles)?;
+    let profiles = with_profile_of(config, &arguments, profiles)?;
     let json = arguments.json;
     let dry_run = arguments.dry_run;
     #[cfg(debug_assertions)]
@@ -257,12 +257,12 @@ fn around_of<'a>(plan: &'a Plan, profiles: &'a Profiles, machine: &'a Machine) -
 }
 
 /// With `--profile FILE` that profile stands in place of the known ones of its name.
-fn with_profile_of(arguments: &RunArguments, mut profiles: Profiles) -> Result<Profiles, Failure> {
+fn with_profile_of(config: &Config, arguments: &RunArguments, mut profiles: Profiles) -> Result<Profiles, Failure> {
     let Some(path) = &arguments.profile else { return Ok(profiles) };
     let file = path.display().to_string();
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::new(format!("failed to read {file}: {error}")))?;
-    let profile = Profile::parse(&file, &text).map_err(|error| Failure::new(error.to_string()))?;
+    let profile = config.own_profile(&file, &text).map_err(|error| Failure::new(error.to_string()))?;
     profiles.add(profile, &file).map_err(|error| Failure::new(error.to_string()))?;
     Ok(profiles)
 }

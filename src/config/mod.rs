@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::plan::{HOST_IMAGE, PATH_DEFAULT, WORKDIR};
+use crate::rootfs::{Recipes, RootfsError, Store};
 use crate::sandbox::cgroup::Choice;
 use crate::words::embedded::EMBEDDED_PROFILES;
 use crate::words::profile::{Profile, Profiles};
@@ -166,12 +168,12 @@ impl Config {
         let mut profiles = Profiles::default();
         let mut problems = Vec::new();
         let mut texts = Vec::new();
-        let mut add = |file: &str, text: &str| {
-            let added = Profile::parse(file, text).and_then(|profile| profiles.add(profile, file));
+        let mut add = |profile: Result<Profile, TomlError>, file: &str, text: &str| {
+            let added = profile.and_then(|profile| profiles.add(profile, file));
             added.map(|()| texts.push((file.to_owned(), text.to_owned()))).err()
         };
         for (file, text) in EMBEDDED_PROFILES {
-            problems.extend(add(file, text));
+            problems.extend(add(Profile::parse(file, text), file, text));
         }
         let mut own: Vec<PathBuf> = match std::fs::read_dir(&self.profiles_dir) {
             Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
@@ -181,11 +183,59 @@ impl Config {
         own.sort();
         for path in own {
             match std::fs::read_to_string(&path) {
-                Ok(text) => problems.extend(add(&path.display().to_string(), &text)),
+                Ok(text) => {
+                    let file = path.display().to_string();
+                    problems.extend(add(self.own_profile(&file, &text), &file, &text));
+                }
                 Err(error) => problems.push(TomlError::new(&path.display().to_string(), 1, error.to_string())),
             }
         }
         (profiles, problems, texts)
+    }
+
+    /// An operator's profile, of which more may be wrong than in those that came with the program: the image it names
+    /// must be built or have a recipe, and one that is built must hold its programs.
+    ///
+    /// # Errors
+    /// File, line and what is wrong.
+    pub fn own_profile(&self, file: &str, text: &str) -> Result<Profile, TomlError> {
+        let profile = Profile::parse(file, text)?;
+        let line = |words: &str| text.lines().position(|line| line.contains(words)).map_or(1, |index| index + 1);
+        if profile.rootfs == HOST_IMAGE {
+            return Ok(profile);
+        }
+        let image = Store::open(&self.rootfs_dir).and_then(|store| Ok((store.image(&profile.rootfs)?, store)));
+        match image {
+            Ok((image, store)) => {
+                for program in profile.commands().filter_map(|command| command.first()) {
+                    if program.starts_with(WORKDIR) {
+                        continue;
+                    }
+                    let paths: Vec<String> = match program.contains('/') {
+                        true => vec![program.clone()],
+                        false => PATH_DEFAULT.split(':').map(|directory| format!("{directory}/{program}")).collect(),
+                    };
+                    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+                    // A list that cannot be read is told by whoever needs the image.
+                    if let Ok(false) = store.has_any(&image, &paths) {
+                        let message = format!("command {program:?} is not in image {}", image.name);
+                        return Err(TomlError::new(file, line(&format!("\"{program}\"")), message));
+                    }
+                }
+            }
+            Err(RootfsError::NotBuilt { .. } | RootfsError::UnknownImage { .. }) => {
+                let recipes = Recipes::load(Some(self.recipes_dir.as_path()).filter(|directory| directory.is_dir()));
+                // Recipes that cannot be read are told by whoever builds.
+                if let Some(unknown) = recipes.ok().and_then(|recipes| recipes.get(&profile.rootfs).err()) {
+                    let mut error = TomlError::new(file, line("rootfs"), unknown.to_string());
+                    error.hint = unknown.hint();
+                    return Err(error);
+                }
+            }
+            // A damaged image is told by whoever needs it.
+            Err(_) => {}
+        }
+        Ok(profile)
     }
 }
 

@@ -8,7 +8,7 @@ macro_rules! recipes {
     };
 }
 
-recipes! { "base" "cpp" "csharp" "elixir" "gcc" "go" "haskell" "java" "kotlin" "lua" "native" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" "swift" }
+recipes! { "base" "bun" "clojure" "cpp" "csharp" "deno" "elixir" "gcc" "go" "haskell" "interpreters" "java" "kotlin" "lua" "native" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" "swift" "typescript" }
 
 #[cfg(test)]
 mod tests {

@@ -128,6 +128,29 @@ impl Store {
         self.write_image(&manifest)
     }
 
+    /// Whether one of `paths`, which are absolute, is in an image, as its layers' lists say. What links lead to is not looked
+    /// at, but that /bin is /usr/bin.
+    ///
+    /// # Errors
+    /// A list cannot be read.
+    pub fn has_any(&self, image: &Image, paths: &[&str]) -> Result<bool> {
+        let ending = |path: &&str| {
+            let path = path.trim_start_matches('/');
+            let merged = ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|old| path.starts_with(old));
+            format!(" {}{path}", if merged { "usr/" } else { "" })
+        };
+        let endings: Vec<String> = paths.iter().map(ending).collect();
+        for layer in &image.layers {
+            let stem = layer.path.file_name().unwrap_or_default().to_string_lossy();
+            let list = self.layers().join(format!("{}.list", stem.trim_end_matches(".erofs")));
+            let text = fs::read_to_string(&list).map_err(RootfsError::io("read", &list))?;
+            if text.lines().any(|line| endings.iter().any(|ending| line.ends_with(ending.as_str()))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What each layer of an image was made of, bottom first.
     pub fn layer_manifests(&self, name: &str) -> Result<Vec<LayerManifest>> {
         let image = self.image_manifest(name)?;

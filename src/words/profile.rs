@@ -151,13 +151,7 @@ impl Profile {
         if profile.name.is_empty() || !profile.name.chars().all(|c| c.is_ascii_alphanumeric() || "+-#_.".contains(c)) {
             return at("name", format!("name {:?} is not made of letters, digits and `+-#_.`", profile.name));
         }
-        let commands = [
-            Some(&profile.run.command),
-            profile.compile.as_ref().map(|compile| &compile.command),
-            profile.check.as_ref().map(|check| &check.command),
-            Some(&profile.version.command),
-        ];
-        for command in commands.into_iter().flatten() {
+        for command in profile.commands() {
             match command.first() {
                 None => return at("command", "command is empty; it needs at least the program to run".to_owned()),
                 Some(first) if first.is_empty() || (first.contains('/') && !first.starts_with('/')) => {
@@ -196,6 +190,14 @@ impl Profile {
             return at("[compile.limits]", error.to_string());
         }
         Ok(profile)
+    }
+
+    /// The commands of all its steps.
+    pub fn commands(&self) -> impl Iterator<Item = &[String]> {
+        let compile = self.compile.as_ref().map(|compile| &compile.command);
+        let check = self.check.as_ref().map(|check| &check.command);
+        let always = [&self.run.command, &self.version.command];
+        compile.into_iter().chain(always).chain(check).map(Vec::as_slice)
     }
 
     /// Limits of a run that asks for none.

@@ -1,0 +1,1 @@
+function from() { return "from helper" }

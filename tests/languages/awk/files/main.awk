@@ -1,0 +1,3 @@
+@include "helper.awk"
+
+BEGIN { print from() }

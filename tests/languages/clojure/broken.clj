@@ -1,0 +1,2 @@
+(println broken)
+(println "unreached"

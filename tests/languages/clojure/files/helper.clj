@@ -1,0 +1,2 @@
+(ns helper)
+(defn from [] "from helper")

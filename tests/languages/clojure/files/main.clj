@@ -1,0 +1,2 @@
+(require '[helper :refer [from]])
+(println (from))

@@ -1,0 +1,2 @@
+(format t "~a~%" broken)
+(format t "unreached~%"

@@ -1,0 +1,25 @@
+(defvar *words* (rest sb-ext:*posix-argv*))
+
+(defun sum (n) (loop for i from 1 to n sum i))
+
+(defun run (name rest)
+  (cond
+    ((string= name "echo") (loop for line = (read-line *standard-input* nil) while line do (write-line line)))
+    ((string= name "args") (format t "~{[~a]~%~}" rest))
+    ((string= name "exit") (sb-ext:exit :code 3))
+    ((string= name "stderr") (format t "to stdout~%") (format *error-output* "to stderr~%"))
+    ((string= name "unicode") (write-line "žluťoučký 你好 🦀"))
+    ((string= name "output") (loop repeat 10000 do (write-line (make-string 99 :initial-element #\x))))
+    ((string= name "uncaught") (error "corpus failure"))
+    ((string= name "memory")
+     (loop with hoard do (push (make-array 1048576 :element-type '(unsigned-byte 8) :initial-element 1) hoard)))
+    ((string= name "loop") (loop))
+    ((string= name "threads")
+     (let ((threads (loop repeat 4 collect (sb-thread:make-thread (lambda () (sum 1000))))))
+       (format t "~d~%" (reduce #'+ (mapcar #'sb-thread:join-thread threads)))))
+    ((string= name "missing") (format t "~:[missing~;there~]~%" (probe-file "absent.txt")))
+    ((string= name "workdir")
+     (with-open-file (out "out.txt" :direction :output) (write-string "written" out))
+     (with-open-file (in "out.txt") (write-line (read-line in))))))
+
+(run (first *words*) (rest *words*))

@@ -1,0 +1,3 @@
+:- module(helper, [from/1]).
+
+from("from helper").

@@ -1,0 +1,25 @@
+(use-modules (ice-9 rdelim) (ice-9 threads) (srfi srfi-1))
+
+(define name (cadr (command-line)))
+(define rest (cddr (command-line)))
+(define (line text) (display text) (newline))
+(define (sum n) (apply + (iota n 1)))
+
+(define cases
+  `(("echo" . ,(lambda () (display (read-string))))
+    ("args" . ,(lambda () (for-each (lambda (word) (line (string-append "[" word "]"))) rest)))
+    ("exit" . ,(lambda () (exit 3)))
+    ("stderr" . ,(lambda () (line "to stdout") (display "to stderr\n" (current-error-port))))
+    ("unicode" . ,(lambda () (line "žluťoučký 你好 🦀")))
+    ("output" . ,(lambda () (for-each (lambda (_) (line (make-string 99 #\x))) (iota 10000))))
+    ("uncaught" . ,(lambda () (error "corpus failure")))
+    ("memory" . ,(lambda () (let loop ((hoard '())) (loop (cons (make-vector 100000 0) hoard)))))
+    ("loop" . ,(lambda () (let loop () (loop))))
+    ("threads" . ,(lambda ()
+       (line (apply + (map join-thread (map (lambda (_) (call-with-new-thread (lambda () (sum 1000)))) (iota 4)))))))
+    ("missing" . ,(lambda () (line (if (file-exists? "absent.txt") "there" "missing"))))
+    ("workdir" . ,(lambda ()
+       (call-with-output-file "out.txt" (lambda (port) (display "written" port)))
+       (line (call-with-input-file "out.txt" read-line))))))
+
+((assoc-ref cases name))

@@ -1,0 +1,2 @@
+(define-module (helper) #:export (from))
+(define (from) "from helper")

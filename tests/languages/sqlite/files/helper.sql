@@ -1,0 +1,2 @@
+CREATE TABLE helper(words TEXT);
+INSERT INTO helper VALUES ('from helper');

@@ -1,0 +1,2 @@
+.read helper.sql
+SELECT words FROM helper;
