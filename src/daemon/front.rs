@@ -22,6 +22,8 @@ use crate::service::{Current, Service};
 
 /// After the runs have ended, how long their answers may take to be read.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(5);
+/// What the parent is told of a configuration that is no use; the rest is cut, since a message is bounded.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// Serves as told by the parent at the other end of `control`, as user `uid` of group `gid`.
 ///
@@ -88,7 +90,11 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
                 });
                 let answer = match reloaded {
                     Ok(()) => FromFront::Reloaded,
-                    Err(error) => FromFront::Refused { message: format!("{error:#}") },
+                    Err(error) => {
+                        let mut message = format!("{error:#}");
+                        message.truncate(message.floor_char_boundary(REFUSAL_BYTES_MAX));
+                        FromFront::Refused { message }
+                    }
                 };
                 control.send(&answer, None).await?;
             }
