@@ -9,12 +9,16 @@ RELEASE := target/release/sandboxd
 BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+crt-static \
 	-C link-arg=-Wl,-z,pack-relative-relocs
 
+# For each target of `make fuzz`; all changes follow from the seed.
+FUZZ_SECONDS ?= 300
+FUZZ_SEED    ?= $(shell date +%s)
+
 # A package's files are below /usr, whose units are not the administrator's.
 PREFIX  ?= /usr/local
 UNITS   := $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-clients test-hosts soak bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
+.PHONY: help build run test fuzz test-clients test-hosts soak bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +37,10 @@ test: ## Run every test: unit, root, attacks, cgroup v2 and a Fly machine under 
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast
+
+fuzz: ## Try everything that reads what others wrote with changed inputs, FUZZ_SECONDS (300) for each
+	@scripts/setup cc
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(CARGO) test --test fuzz -- --nocapture
 
 test-clients: ## Run clients that others wrote against the service, with the one that takes minutes to build
 	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 python3

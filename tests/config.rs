@@ -428,7 +428,7 @@ fn keys_that_are_weak_unclear_or_twice_are_refused_and_never_repeated() {
     let error = refusal(environment([("SANDBOXD_KEY_FILE", empty.as_str())]));
     assert!(error.contains("empty: not one key"), "{error}");
     let error = refusal(environment([("SANDBOXD_KEY_FILE", "/no/such/key")]));
-    assert_eq!(error, "failed to read \"/no/such/key\"");
+    assert_eq!(error, "SANDBOXD_KEY_FILE: failed to read \"/no/such/key\"");
     // Their manuals begin with this one.
     let service = environment([("EXECUTOR_API_KEY", "dev-key-12345"), ("HOST", "0.0.0.0")]).unwrap();
     assert!(service.warnings[0].starts_with("EXECUTOR_API_KEY holds a key of 13 bytes, which can be guessed"));

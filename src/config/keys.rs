@@ -100,7 +100,7 @@ pub fn read(service: &Table, origins: &mut Origins, warnings: &mut Vec<String>) 
             }
             (None, None, Some(path)) => {
                 let path = file.path.parent().unwrap_or(Path::new("")).join(path);
-                hash_checked(&read_key_file(&path, warnings)?, &at("key_file"))?
+                hash_checked(&read_key_file(&path, &at("key_file"), warnings)?, &at("key_file"))?
             }
             _ => {
                 let message = format!("key `{name}` needs one of sha256, key and key_file");
@@ -177,8 +177,9 @@ pub fn read_default(
                 (Origin::File { .. }, Some(file)) => file.path.parent().unwrap_or(Path::new("")),
                 _ => Path::new(""),
             };
-            let key = read_key_file(&base.join(path), warnings)?;
-            (hash_checked(&key, &by_file.subject("service.key_file"))?, by_file)
+            let subject = by_file.subject("service.key_file");
+            let key = read_key_file(&base.join(path), &subject, warnings)?;
+            (hash_checked(&key, &subject)?, by_file)
         }
     };
     origins.note(format!("service.keys.{DEFAULT_NAME}"), origin);
@@ -218,11 +219,15 @@ fn hash_checked(key: &str, subject: &str) -> Result<String, ConfigError> {
     Ok(hex(&digest(key)))
 }
 
-fn read_key_file(path: &Path, warnings: &mut Vec<String>) -> Result<String, ConfigError> {
-    let text = read_bounded(path, 2 * BYTES_MAX as u64)?;
+/// The key in the file that the setting `subject` names.
+fn read_key_file(path: &Path, subject: &str, warnings: &mut Vec<String>) -> Result<String, ConfigError> {
+    let text = read_bounded(path, 2 * BYTES_MAX as u64).map_err(|error| match error {
+        ConfigError::Read { path, source } => ConfigError::ReadFor { subject: subject.to_owned(), path, source },
+        other => other,
+    })?;
     let key = text.trim();
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let problem = format!("{}: not one key of visible ASCII characters", path.display());
+        let problem = format!("{subject}: {}: not one key of visible ASCII characters", path.display());
         return Err(ConfigError::refused(problem, "write the key alone into the file".to_owned()));
     }
     warnings.extend(readable_by_others(path, "it holds a key"));

@@ -69,6 +69,14 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// `subject` is the setting that names the file, as in [`ConfigError::Value`].
+    #[error("{subject}: failed to read {path:?}")]
+    ReadFor {
+        subject: String,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Toml(#[from] TomlError),
     /// `subject` is the setting as whoever set it calls it: a variable, a flag, or file, line and key.

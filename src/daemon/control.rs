@@ -57,9 +57,12 @@ impl Control {
     }
 
     /// # Errors
-    /// The other end is gone.
+    /// The other end is gone; EMSGSIZE for a message that it would not take.
     pub async fn send<T: Serialize>(&self, message: &T, descriptor: Option<&OwnedFd>) -> io::Result<()> {
         let bytes = postcard::to_stdvec(message).map_err(io::Error::other)?;
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(Errno::EMSGSIZE.into());
+        }
         let descriptors: Vec<_> = descriptor.into_iter().map(AsFd::as_fd).collect();
         loop {
             let mut ready = self.0.writable().await?;
@@ -75,17 +78,20 @@ impl Control {
     /// # Errors
     /// What came is no message.
     pub async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX + 1];
         loop {
             let mut ready = self.0.readable().await?;
             match message::receive(self.0.as_fd(), &mut buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::EAGAIN) => ready.clear_ready(),
                 Err(Errno::ECONNRESET) | Ok((0, _)) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
-                Ok((length, [descriptor, ..])) => {
-                    let message = postcard::from_bytes(&buffer[..length]).map_err(io::Error::other)?;
-                    return Ok(Some((message, descriptor)));
-                }
+                // The kernel cuts what is longer, so that it would be half a message.
+                Ok((length, _)) if length > MESSAGE_BYTES_MAX => return Err(Errno::EMSGSIZE.into()),
+                Ok((length, [descriptor, ..])) => match postcard::take_from_bytes(&buffer[..length]) {
+                    Ok((message, [])) => return Ok(Some((message, descriptor))),
+                    Ok(_) => return Err(io::Error::other("bytes follow the message")),
+                    Err(error) => return Err(io::Error::other(error)),
+                },
             }
         }
     }

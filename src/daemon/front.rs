@@ -23,6 +23,8 @@ use crate::service::{Current, Service};
 
 /// After the runs have ended, how long their answers may take to be read.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(5);
+/// What the parent is told of a configuration that is no use; the rest is cut, since a message is bounded.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// How often memory that nobody uses is given back: after a burst of requests the allocator keeps what they needed, a
 /// part for each thread.
@@ -94,7 +96,11 @@ async fn serve(control: OwnedFd) -> anyhow::Result<()> {
                 });
                 let answer = match reloaded {
                     Ok(()) => FromFront::Reloaded,
-                    Err(error) => FromFront::Refused { message: format!("{error:#}") },
+                    Err(error) => {
+                        let mut message = format!("{error:#}");
+                        message.truncate(message.floor_char_boundary(REFUSAL_BYTES_MAX));
+                        FromFront::Refused { message }
+                    }
                 };
                 control.send(&answer, None).await?;
             }

@@ -11,7 +11,8 @@
 //! dies every supervisor is hung up on, which ends it and its cells, and all start anew.
 
 mod connection;
-mod control;
+#[doc(hidden)]
+pub mod control;
 pub mod front;
 pub mod handover;
 mod listen;

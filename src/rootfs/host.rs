@@ -78,7 +78,8 @@ impl HostRecipe {
                     "{:?} must be an absolute path without `..` or empty parts, and `*` only in its last part",
                     bind.path
                 );
-                return Err(RootfsError::Recipe { file: file.to_owned(), line: None, message, hint: None });
+                let line = text.lines().position(|line| line.contains(&bind.path)).map_or(1, |index| index + 1);
+                return Err(RootfsError::Recipe { file: file.to_owned(), line: Some(line), message, hint: None });
             }
         }
         Ok(recipe)

@@ -245,30 +245,29 @@ impl Recipe {
         let mut recipe: Recipe = parse_strictly(text, file)?;
         recipe.name = name.to_owned();
         recipe.file = file.to_owned();
-        recipe.check()?;
+        recipe.check().map_err(|(key, message)| {
+            let line = text.lines().position(|line| line.trim_start().starts_with(key)).map_or(1, |index| index + 1);
+            RootfsError::Recipe { file: file.to_owned(), line: Some(line), message, hint: None }
+        })?;
         Ok(recipe)
     }
 
-    fn check(&self) -> Result<()> {
+    /// What is wrong, and how the line begins that says it.
+    fn check(&self) -> std::result::Result<(), (&'static str, String)> {
         if !is_valid_name(&self.name) {
-            return Err(
-                self.error(format!("{:?} can't be an image's name: small letters, digits, - and + only", self.name))
-            );
+            let message = format!("{:?} can't be an image's name: small letters, digits, - and + only", self.name);
+            return Err(("description", message));
         }
         let Some(last) = self.layers.last() else {
-            return Err(self.error("`layers` is empty".into()));
+            return Err(("layers", "`layers` is empty".into()));
         };
         match (&self.layer, *last == self.name) {
             (Some(_), false) => {
-                let message = format!("`layers` must end with {:?}, the recipe's own [layer]", self.name);
-                Err(self.error(message))
+                Err(("layers", format!("`layers` must end with {:?}, the recipe's own [layer]", self.name)))
             }
-            (None, true) => {
-                let message = format!("`layers` names {:?}, but there is no [layer]", self.name);
-                Err(self.error(message))
-            }
+            (None, true) => Err(("layers", format!("`layers` names {:?}, but there is no [layer]", self.name))),
             (None, false) => Ok(()),
-            (Some(layer), true) => layer.check().map_err(|message| self.error(message)),
+            (Some(layer), true) => layer.check(),
         }
     }
 
@@ -278,29 +277,33 @@ impl Recipe {
 }
 
 impl LayerRecipe {
-    fn check(&self) -> std::result::Result<(), String> {
-        let removed = self.remove.iter();
-        let linked = self.link.iter().map(|link| &link.path);
+    /// Likewise.
+    fn check(&self) -> std::result::Result<(), (&'static str, String)> {
+        let removed = self.remove.iter().map(|path| ("remove", path));
+        let linked = self.link.iter().map(|link| ("path", &link.path));
         let archived = || self.npm.iter().chain(&self.pypi).chain(&self.maven).flat_map(|archive| &archive.files);
-        let unpacked = archived().flat_map(|file| [&file.to, &file.from]).filter(|path| *path != ".");
-        let written = self.file.iter().map(|file| &file.path);
-        for path in removed.chain(linked).chain(unpacked).chain(written).chain(&self.keep_etc) {
+        let unpacked = archived().flat_map(|file| [("files", &file.to), ("files", &file.from)]);
+        let unpacked = unpacked.filter(|(_, path)| *path != ".");
+        let written = self.file.iter().map(|file| ("path", &file.path));
+        let kept = self.keep_etc.iter().map(|path| ("keep_etc", path));
+        for (key, path) in removed.chain(linked).chain(unpacked).chain(written).chain(kept) {
             if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) || path.is_empty() {
-                return Err(format!("{path:?} must be a path relative to the root, without `..`"));
+                return Err((key, format!("{path:?} must be a path relative to the root, without `..`")));
             }
         }
-        let patterns = self.exclude.iter().chain(&self.include);
-        if let Some(pattern) = patterns.into_iter().find(|pattern| !pattern.starts_with('/')) {
-            return Err(format!("the pattern {pattern:?} must start with a slash"));
+        for (key, patterns) in [("exclude", &self.exclude), ("include", &self.include)] {
+            if let Some(pattern) = patterns.iter().find(|pattern| !pattern.starts_with('/')) {
+                return Err((key, format!("the pattern {pattern:?} must start with a slash")));
+            }
         }
         if let Some(package) = self.packages.iter().find(|package| !is_package_name(package)) {
-            return Err(format!("{package:?} is not the name of a Debian package"));
+            return Err(("packages", format!("{package:?} is not the name of a Debian package")));
         }
         if let Some(pattern) = self.backports.iter().find(|pattern| !is_package_name(&pattern.replace('*', "x"))) {
-            return Err(format!("{pattern:?} is not the name of a Debian package"));
+            return Err(("backports", format!("{pattern:?} is not the name of a Debian package")));
         }
         if self.command.iter().any(|command| command.run.is_empty()) {
-            return Err("a `command` has nothing to `run`".into());
+            return Err(("run", "a `command` has nothing to `run`".into()));
         }
         Ok(())
     }
@@ -321,7 +324,7 @@ fn is_package_name(name: &str) -> bool {
 /// TOML in which an unknown key is an error that says its line and the key that was probably meant.
 pub(super) fn parse_strictly<T: for<'de> Deserialize<'de>>(text: &str, file: &Path) -> Result<T> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         // "unknown field `pakages`, expected one of `packages`, `exclude`, …"
         let message = error.message().to_owned();
         let mut quoted = message.split('`').skip(1).step_by(2);
@@ -329,7 +332,7 @@ pub(super) fn parse_strictly<T: for<'de> Deserialize<'de>>(text: &str, file: &Pa
             true => quoted.next().and_then(|key| nearest(key, quoted).map(|known| format!("did you mean `{known}`?"))),
             false => None,
         };
-        RootfsError::Recipe { file: file.to_owned(), line, message, hint }
+        RootfsError::Recipe { file: file.to_owned(), line: Some(line), message, hint }
     })
 }
 

@@ -5,7 +5,8 @@
 //! ([`InProcess`]) or by a supervisor at the other end of a socket ([`Remote`]).
 
 mod cells;
-mod streams;
+#[doc(hidden)]
+pub mod streams;
 
 use std::future::Future;
 use std::pin::Pin;

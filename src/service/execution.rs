@@ -127,7 +127,7 @@ impl Execution {
     }
 
     /// No output comes any more: halves of characters stay what they are.
-    pub(super) fn flush(&self) {
+    pub fn flush(&self) {
         let mut state = self.lock();
         for (step, stream, half) in std::mem::take(&mut state.halves) {
             self.push(&mut state, EventKind::Output { step, stream, data: half.into() });

@@ -66,8 +66,13 @@ impl Bundle {
     /// Each file's name and bytes.
     ///
     /// # Errors
-    /// The memfd is shorter than its table says.
+    /// The memfd has not the size that its table says. The table may be that of a supervisor gone wrong: memory for it is
+    /// asked for only once the bytes are known to be there.
     pub fn read(&self) -> io::Result<Vec<SourceFile>> {
+        let size = rustix::fs::fstat(&self.content)?.st_size;
+        if u64::try_from(size).ok() != Some(self.bytes()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "they are not as long as their table says"));
+        }
         let mut content = File::from(self.share()?);
         let mut files = Vec::with_capacity(self.table.len());
         for (name, _, bytes) in &self.table {
@@ -78,8 +83,9 @@ impl Bundle {
         Ok(files)
     }
 
+    /// As its table says; the greatest number there is stands for more.
     pub fn bytes(&self) -> u64 {
-        self.table.iter().map(|(_, _, bytes)| bytes).sum()
+        self.table.iter().fold(0, |sum, (_, _, bytes)| sum.saturating_add(*bytes))
     }
 }
 
