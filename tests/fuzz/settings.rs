@@ -282,20 +282,22 @@ fn numbers_and_addresses() {
             kind_of(&why)
         };
         match parse_time(&text) {
-            // As far as it is written, it is read.
-            Ok(time) => {
+            // As far as it is written, it is read; what no clock or memory has may be rounded beyond all bounds.
+            Ok(time) if time.as_secs() < 1 << 60 => {
                 let again = parse_time(&format_time(time)).expect("a time as we write it");
                 assert!(time.abs_diff(again).as_secs_f64() <= 0.01 * time.as_secs_f64() + 0.001, "{time:?} {again:?}");
                 kinds.push("a time".to_owned());
             }
+            Ok(_) => kinds.push("longer than that".to_owned()),
             Err(why) => kinds.push(told(why)),
         }
         match parse_size(&text) {
-            Ok(bytes) => {
+            Ok(bytes) if bytes < 1 << 60 => {
                 let again = parse_size(&format_size(bytes)).expect("a size as we write it");
                 assert!(bytes.abs_diff(again) as f64 <= 0.06 * bytes as f64 + 1.0, "{bytes} {again}");
                 kinds.push("a size".to_owned());
             }
+            Ok(_) => kinds.push("larger than that".to_owned()),
             Err(why) => kinds.push(told(why)),
         }
         kinds.push(parse_count(&text).map_or_else(told, |_| "a count".to_owned()));
