@@ -31,7 +31,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -71,6 +71,8 @@ pub fn app_with(service: Arc<Service>, times: Times) -> Router {
         // Piston.
         .nest("/api/v2", piston::routes())
         .nest("/api/v2/piston", piston::routes())
+        // Nested routes do not begin before this slash.
+        .route("/api/v2/", any(piston::no_such_path))
         // light.
         .route("/typescript", post(light::typescript).fallback(seeds::wrong_method))
         // codesandbox and workers.

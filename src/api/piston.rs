@@ -132,7 +132,7 @@ fn no_packages() -> PistonError {
     PistonError(Refusal::new(Class::Forbidden, "not_by_http", message))
 }
 
-async fn no_such_path(OriginalUri(uri): OriginalUri) -> PistonError {
+pub async fn no_such_path(OriginalUri(uri): OriginalUri) -> PistonError {
     let path: String = uri.path().chars().take(200).collect();
     PistonError(Refusal::new(Class::NotFound, "unknown_path", format!("there is no {path}")))
 }

@@ -110,7 +110,7 @@ fn requests() {
             assert!(head.headers.contains_key("x-request-id") || method == Method::OPTIONS, "{head:?}");
             check_answer(&path, &method, head.status, &head.headers, &body, well);
             check_secrets(input, &body);
-            format!("{} {}", head.status, result(&body))
+            kind_of_answer(head.status, &body)
         })
     });
 }
@@ -171,12 +171,20 @@ pub fn check_secrets(input: &[u8], answer: &[u8]) {
     }
 }
 
-/// What kind of answer it is.
-fn result(body: &[u8]) -> String {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else { return "text".to_owned() };
+/// What kind of answer it is. There are as many paths as one likes that are none.
+fn kind_of_answer(status: StatusCode, body: &[u8]) -> String {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return format!("{status} text") };
+    if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status) {
+        return format!("{status} {}", body["success"]);
+    }
     let error = if body["error"].is_object() { &body["error"] } else { &body };
     let text = |name: &str| error[name].as_str().map(kind_of).unwrap_or_default();
-    format!("{} {} {} {}", text("code"), text("status"), text("message"), text("language"))
+    let message = body["message"].as_str().unwrap_or_default();
+    // Nor do names that are none lead anywhere.
+    if error["code"] == "unknown_field" || error["field"] == "query" || message.ends_with("runtime is unknown") {
+        return format!("{status} {} unknown", text("code"));
+    }
+    format!("{status} {} {} {} {} {}", text("code"), text("field"), text("status"), text("message"), text("language"))
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn resident_bytes() -> u64 {
 #[test]
 #[should_panic(expected = "of \"{{\"\nfrom seed")]
 fn a_fault_is_found_and_made_small() {
-    let made = vec![b"x".to_vec()];
+    let made = vec![b"a {b}".to_vec()];
     let target = Target { name: "a_fault_is_found_and_made_small", words: &["text"], bytes_max: 64, made };
     fuzz(&target, |input| {
         let count = input.iter().filter(|byte| **byte == b'{').count();

@@ -111,7 +111,7 @@ pub fn mutate(dice: &mut Dice, input: &[u8], other: &[u8], words: &Words, bytes_
 fn change(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
     let at = dice.below(bytes.len() + 1);
     let until = (at + 1 + dice.below(16)).min(bytes.len());
-    match dice.below(16) {
+    match dice.below(18) {
         0 => {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 1 << dice.below(8);
@@ -165,7 +165,8 @@ fn change(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8], words: &Words) {
             let until = from + dice.below((other.len() - from).min(200) + 1);
             insert(bytes, at, &other[from..until]);
         }
-        _ => lines(dice, bytes),
+        15 => lines(dice, bytes),
+        _ => value(dice, bytes, at, words),
     }
 }
 
@@ -196,4 +197,17 @@ fn lines(dice: &mut Dice, bytes: &mut Vec<u8>) {
         _ => lines.swap(one, two),
     }
     *bytes = lines.join(&b'\n');
+}
+
+/// Puts a word or number in the place of the next value, as JSON, TOML and headers have them.
+fn value(dice: &mut Dice, bytes: &mut Vec<u8>, at: usize, words: &Words) {
+    let Some(from) = bytes[at..].iter().position(|byte| b":=".contains(byte)).map(|offset| at + offset + 1) else {
+        return;
+    };
+    let until =
+        bytes[from..].iter().position(|byte| b",}]\n".contains(byte)).map_or(bytes.len(), |offset| from + offset);
+    let new = [&words.own, &words.own, &words.text, &words.numbers][dice.below(4)];
+    let new = dice.pick(new);
+    let quoted = format!("\"{new}\"");
+    replace(bytes, from, until, if dice.below(3) == 0 { quoted.as_bytes() } else { new.as_bytes() });
 }

@@ -98,7 +98,9 @@ fn check_job(job: &Job, profiles: &Profiles, host: &sandboxd::words::host::Host)
         Ok(plan) => plan,
         Err(error) => {
             world::check_refusal(&error);
-            return format!("{}: {}", error.field, world::kind_of(&error.message));
+            // Some messages begin with what they are about.
+            let kind = if error.message.contains("NUL byte") { "NUL" } else { &error.message };
+            return format!("{}: {}", error.field, world::kind_of(kind));
         }
     };
     check_plan(&plan, &request, profiles);
