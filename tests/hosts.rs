@@ -157,8 +157,8 @@ fn a_fly_machine_serves_with_its_cgroups_as_they_are_and_rebound() {
 fn what_the_files_for_fly_say_is_true_of_the_program() {
     let fly: toml::Table = read("examples/fly/fly.toml").parse().unwrap();
     let path = root().join("examples/fly/config.toml");
-    let config = Config::load(&Flags { config: Some(path), ..Flags::default() }).unwrap();
     let environment = Environment::from([("SANDBOXD_KEY", "sbx_a-key-that-is-long-enough")]);
+    let config = Config::load_from(&Flags { config: Some(path), ..Flags::default() }, &environment).unwrap();
     let service = config.service_from(&ServiceFlags::default(), &environment).unwrap();
     assert_eq!(service.warnings, [] as [String; 0]);
     let settings = service.settings;
