@@ -8,6 +8,7 @@ import argparse
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -737,4 +738,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # A shell starts what it puts in the background deaf to it, and the stand-in's programs would be as deaf.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
