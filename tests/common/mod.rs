@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The program under test.
 pub fn sandboxd() -> Command {
@@ -144,6 +144,7 @@ pub struct Running {
     stdin: Option<std::process::ChildStdin>,
     stdout: Option<std::thread::JoinHandle<Vec<u8>>>,
     stderr: Option<std::thread::JoinHandle<Vec<u8>>>,
+    started: SystemTime,
     deadline: Instant,
 }
 
@@ -156,10 +157,12 @@ impl Running {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let tag = format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         let mounts_before = own_mounts();
+        let started = SystemTime::now();
         let mut child = command.env(TAG, &tag).spawn().expect("the program starts");
         let (stdout, stderr) = (child.stdout.take().map(read_all), child.stderr.take().map(read_all));
         let stdin = child.stdin.take();
-        Running { child, tag, mounts_before, stdin, stdout, stderr, deadline: Instant::now() + PATIENCE }
+        let deadline = Instant::now() + PATIENCE;
+        Running { child, tag, mounts_before, stdin, stdout, stderr, started, deadline }
     }
 
     pub fn pid(&self) -> u32 {
@@ -237,7 +240,12 @@ impl Running {
         let pid = self.child.id();
         let processes = self.processes().into_iter().filter(|process| *process != pid as i32);
         let mut left: Vec<String> = processes.map(|process| format!("process {process}")).collect();
-        left.extend(groups_of(pid).into_iter().map(|group| group.display().to_string()));
+        // An older one is of an earlier owner of this number, out of the reach of our sweep: below another group.
+        let is_ours = |group: &PathBuf| {
+            let made = group.metadata().and_then(|metadata| metadata.modified());
+            made.is_ok_and(|made| made + Duration::from_secs(1) > self.started)
+        };
+        left.extend(groups_of(pid).into_iter().filter(is_ours).map(|group| group.display().to_string()));
         let mounts = own_mounts();
         if mounts > self.mounts_before {
             left.push(format!("{} mounts", mounts - self.mounts_before));
