@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
-use common::{PATIENCE, Running, children_of, groups_of, has_image, is_root, text};
+use common::{PATIENCE, Running, children_named, children_of, groups_of, has_image, is_root, text};
 use harness::Server;
 
 /// How many processes are killed.
@@ -91,26 +91,19 @@ fn try_execute(server: &Server, body: &Value) -> Option<(u16, Value)> {
 
 /// Kills a process of the service, of each kind in turn, if there is one now.
 fn kill_one(server: &Server, round: usize, random: &mut Random) -> Option<(&'static str, i32)> {
-    let ours = children_of(server.pid());
-    let of_kind = |word: &str| ours.iter().copied().filter(|pid| is_named(*pid, word)).collect::<Vec<_>>();
-    let supervisors = of_kind("supervisor");
+    let supervisors = children_named(server.pid(), "supervisor");
     let inits: Vec<_> = supervisors.iter().flat_map(|pid| children_of(*pid)).collect();
     let (kind, candidates) = match round % 4 {
         0 => ("init", inits),
         1 => ("supervisor", supervisors),
         2 => ("payload", inits.iter().flat_map(|pid| children_of(*pid)).collect()),
-        _ => ("front", of_kind("front")),
+        _ => ("front", children_named(server.pid(), "front")),
     };
     let victim = *candidates.get(random.below(candidates.len().max(1) as u64) as usize)?;
     let pidfd = pidfd_open(Pid::from_raw(victim)?, PidfdFlags::empty()).ok()?;
     // Whoever has the number now has it for as long as the descriptor is open: is it still one of ours?
     let is_ours = descends_from(victim, server.pid());
     (is_ours && pidfd_send_signal(pidfd.as_fd(), Signal::KILL).is_ok()).then_some((kind, victim))
-}
-
-fn is_named(pid: i32, word: &str) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
 }
 
 fn descends_from(pid: i32, ancestor: i32) -> bool {

@@ -120,11 +120,7 @@ impl Served {
 
     /// Our processes by their command's name.
     fn children(&self, name: &str) -> Vec<i32> {
-        let is = |pid: &i32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
-        };
-        common::children_of(self.pid()).into_iter().filter(is).collect()
+        common::children_named(self.pid(), name)
     }
 
     fn signal(&self, signal: Signal) {

@@ -12,6 +12,10 @@ mod harness;
 mod held;
 #[path = "soak/programs.rs"]
 mod programs;
+// Shared with the benchmark of cells, which reads more.
+#[allow(dead_code)]
+#[path = "../benches/cell/readings.rs"]
+mod readings;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -279,6 +279,15 @@ pub fn children_of(pid: i32) -> Vec<i32> {
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// Children of `pid` that were started with `word` among their arguments.
+pub fn children_named(pid: i32, word: &str) -> Vec<i32> {
+    let is_named = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    };
+    children_of(pid).into_iter().filter(is_named).collect()
+}
+
 /// A process that is neither gone nor a zombie.
 pub fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use crate::common::{children_of, groups_of};
+use crate::common::{children_named, children_of, groups_of};
+use crate::readings::{self, kilobytes};
 
 /// Words by which the kernel speaks of a fault of its own (a call trace alone it prints for every cell out of memory).
 const SIGNS: &[&str] = &["BUG:", "WARNING:", "Oops", "blocked for more than", "soft lockup", "refcount_t"];
@@ -22,8 +23,6 @@ pub struct Held {
 impl Held {
     pub fn read(service: i32) -> Held {
         let children = children_of(service);
-        let supervisors: Vec<i32> = children.iter().copied().filter(|pid| is_named(*pid, "supervisor")).collect();
-        let fronts: Vec<i32> = children.iter().copied().filter(|pid| is_named(*pid, "front")).collect();
         let own: Vec<i32> = std::iter::once(service).chain(children.iter().copied()).collect();
         let all = descendants(service);
         let sum = |of: &dyn Fn(i32) -> usize| own.iter().map(|pid| of(*pid)).sum::<usize>();
@@ -42,13 +41,12 @@ impl Held {
                     .sum(),
             ),
         ]);
-        let resident =
-            |pids: &[i32]| pids.iter().map(|pid| kilobytes(&format!("/proc/{pid}/status"), &["VmRSS"])).sum();
-        let kernel = kilobytes("/proc/meminfo", &["SUnreclaim", "Percpu", "KernelStack", "PageTables"]);
+        let memory = |pid: i32| kilobytes(format!("/proc/{pid}/status"), &["VmRSS"]);
+        let resident = |word: &str| children_named(service, word).into_iter().map(memory).sum();
         let rough = BTreeMap::from([
-            ("memory of the front, kB", resident(&fronts)),
-            ("memory of the supervisors, kB", resident(&supervisors)),
-            ("unreclaimable memory of the kernel, kB", kernel),
+            ("memory of the front, kB", resident("front")),
+            ("memory of the supervisors, kB", resident("supervisor")),
+            ("unreclaimable memory of the kernel, kB", readings::kernel()),
             ("network namespaces of the machine", slab("net_namespace")),
             ("pid namespaces of the machine", slab("pid_namespace")),
             ("mounts of the machine", slab("mnt_cache")),
@@ -75,11 +73,6 @@ impl Held {
     }
 }
 
-fn is_named(pid: i32, word: &str) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
-}
-
 fn descendants(pid: i32) -> Vec<i32> {
     children_of(pid).into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
 }
@@ -97,15 +90,6 @@ fn directories(directory: &Path) -> usize {
     let below = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     1 + below.map(|entry| directories(&entry.path())).sum::<usize>()
-}
-
-fn kilobytes(file: &str, keys: &[&str]) -> u64 {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let value = |line: &str| {
-        let (key, rest) = line.split_once(':')?;
-        keys.contains(&key).then(|| rest.split_whitespace().next()?.parse::<u64>().ok())?
-    };
-    text.lines().filter_map(value).sum()
 }
 
 /// Objects of this kind that the kernel has; 0 where it does not tell.
