@@ -92,13 +92,16 @@ pub(super) fn lock(state_dir: &Path) -> Result<File, HistoryError> {
     }
 }
 
-/// Opens the database, brings its schema up to date and marks what an earlier life left running. A damaged file is
-/// moved aside and a new one begun.
-pub(super) fn open(path: &Path) -> Result<Database, HistoryError> {
-    match open_once(path) {
+/// Opens the database, brings its schema up to date, has `recover` add what is missing, and marks what an earlier life
+/// left running. A damaged file is moved aside and a new one begun.
+pub(super) fn open(
+    path: &Path,
+    recover: impl Fn(&mut Connection) -> rusqlite::Result<()>,
+) -> Result<Database, HistoryError> {
+    match open_once(path, &recover) {
         Err(HistoryError::Database { source, operation }) if is_damage(&source) || is_foreign(&source) => {
             move_aside(path, &HistoryError::Database { source, operation })?;
-            open_once(path)
+            open_once(path, &recover)
         }
         result => result,
     }
@@ -147,7 +150,7 @@ fn forget_damaged_files(path: &Path) {
     }
 }
 
-fn open_once(path: &Path) -> Result<Database, HistoryError> {
+fn open_once(path: &Path, recover: impl Fn(&mut Connection) -> rusqlite::Result<()>) -> Result<Database, HistoryError> {
     // SQLite gives its log the permissions of the file, so they are set before it sees the file.
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = opened.map_err(HistoryError::io("open", path))?;
@@ -159,6 +162,7 @@ fn open_once(path: &Path) -> Result<Database, HistoryError> {
     let mut writer = Connection::open_with_flags(path, flags).map_err(HistoryError::database("open"))?;
     configure_writer(&writer).map_err(HistoryError::database("configure"))?;
     migrate(&mut writer, path, MIGRATIONS)?;
+    recover(&mut writer).map_err(HistoryError::database("put the journal into"))?;
     let marked = mark_interrupted(&writer).map_err(HistoryError::database("mark interrupted runs in"))?;
     if marked > 0 {
         tracing::warn!(
@@ -308,7 +312,7 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.execute_batch("CREATE TABLE things (x); PRAGMA user_version = 7").unwrap();
         drop(connection);
-        let error = open(&path).err().unwrap();
+        let error = open(&path, |_| Ok(())).err().unwrap();
         let text = error.to_string();
         assert!(text.contains("version 7") && text.contains(FILE) && error.hint().is_some(), "{text}");
         assert!(!error.may_pass());

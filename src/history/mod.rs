@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! front --try_send--> bounded queue --> writer thread --one transaction a batch--> history.db
+//!    +----write------> journal - - - - - - after a death - - - - - - - - - - - - - - -^
 //! front <-------------------------------- read-only connection <---------------------+
 //! ```
 //! - Writing never delays a run and never fails one. A record that finds no place in the queue, or that the disk
 //!   refuses, is dropped and counted.
-//! - A record is committed as soon as the writer has nothing else to do, and a committed record outlives the process.
-//!   Whoever must know that it is committed waits for the [`Receipt`].
+//! - A record in the journal outlives the process, as one that is committed does; it is committed some milliseconds
+//!   later. Whoever must know that it outlives the process waits for the [`Receipt`].
+//! - Whoever reads finds all that was sent before, if the writer is not held up.
 //! - A run that was started but not finished when the service died is marked [`INTERRUPTED`] by its next life.
 //! - Old runs are forgotten by age, count and size, in small steps between writing. The size is that of the database; its
 //!   log comes on top, with 16 MB as a rule.
@@ -15,6 +17,7 @@
 
 mod database;
 mod error;
+mod journal;
 mod reader;
 mod record;
 mod retention;
@@ -33,6 +36,7 @@ use tokio::sync::oneshot;
 
 use crate::words::settings::HistorySettings;
 pub use error::HistoryError;
+use journal::{Frame, Journal};
 pub use record::{Counts, Details, Finished, INTERRUPTED, ListQuery, Page, RUNNING, Record, Started};
 use writer::{LOST_RUNS_MAX, Message, Writer};
 
@@ -43,6 +47,8 @@ const QUEUE_RECORDS_MAX: usize = 4096;
 const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Longest wait for the queue to be written out, when the service ends.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest wait of a reader for what was sent before.
+const READ_FLUSH_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often waiting looks again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -52,7 +58,8 @@ pub struct History {
     inner: Arc<Inner>,
 }
 
-/// Resolves when the record is committed, and to an error when it was dropped. It need not be waited for.
+/// Resolves when the record outlives the process, as a rule at once, and to an error when it was dropped. It need not be
+/// waited for.
 pub type Receipt = oneshot::Receiver<()>;
 
 struct Inner {
@@ -66,6 +73,7 @@ struct Inner {
 /// What the handles and the writer both see.
 struct Shared {
     reader: Mutex<Option<Connection>>,
+    journal: Journal,
     /// Records that were not kept.
     dropped: AtomicU64,
     queued_bytes: AtomicUsize,
@@ -95,15 +103,17 @@ impl History {
     pub fn open(state_dir: &Path, settings: &HistorySettings) -> Result<History, HistoryError> {
         let lock = database::lock(state_dir)?;
         let path = state_dir.join(database::FILE);
+        let (journal, remains) = Journal::open(&path)?;
         let shared = Arc::new(Shared {
             reader: Mutex::new(None),
+            journal,
             dropped: AtomicU64::new(0),
             queued_bytes: AtomicUsize::new(0),
             damaged: AtomicBool::new(false),
             lost: Mutex::new(Vec::new()),
         });
         let (sender, receiver) = sync_channel(QUEUE_RECORDS_MAX);
-        let mut writer = Writer::new(path.clone(), settings.clone(), shared.clone(), receiver, lock);
+        let mut writer = Writer::new(path.clone(), settings.clone(), shared.clone(), receiver, remains, lock);
         writer.open()?;
         let thread = std::thread::Builder::new().name("history".to_owned()).spawn(move || writer.run());
         let thread = Mutex::new(Some(thread.map_err(HistoryError::io("start the writer of", &path))?));
@@ -117,8 +127,10 @@ impl History {
         if !self.inner.has_room(record.weight()) {
             record.source = None;
         }
+        let frame = Frame::of_start(&record);
         // A start that was lost needs no mark: there is no run to be marked.
-        let _ = self.inner.send(Message::Started(Box::new(record)));
+        let _ =
+            self.inner.shared.journal.keep(frame, |place| self.inner.send(Message::Started(Box::new(record), place)));
     }
 
     /// Keeps how a run ended. Never waits.
@@ -128,11 +140,25 @@ impl History {
         if !self.inner.has_room(record.weight()) {
             record = record.lightened();
         }
-        if let Err(Message::Finished(record, _)) = self.inner.send(Message::Finished(Box::new(record), sender)) {
-            let mut lost = self.inner.shared.lost();
-            if lost.len() < LOST_RUNS_MAX {
-                lost.push(record.id);
+        // Of the two, the one who makes it outlive the process keeps the promise.
+        let (mut here, mut there) = (None, Some(sender));
+        let kept = self.inner.shared.journal.keep(Frame::of_end(&record), |place| {
+            if place.is_some() {
+                here = there.take();
             }
+            self.inner.send(Message::Finished(Box::new(record), there, place))
+        });
+        match (kept, here) {
+            (Ok(true), Some(sender)) => {
+                let _ = sender.send(());
+            }
+            (Err(Message::Finished(record, ..)), _) => {
+                let mut lost = self.inner.shared.lost();
+                if lost.len() < LOST_RUNS_MAX {
+                    lost.push(record.id);
+                }
+            }
+            _ => {}
         }
         receipt
     }
@@ -166,10 +192,7 @@ impl History {
     /// Waits until all records sent before are committed or dropped; false when that took longer than 10 seconds, or the
     /// history is closed.
     pub fn flush(&self) -> bool {
-        let deadline = Instant::now() + FLUSH_TIME_MAX;
-        let (sender, answer) = sync_channel(1);
-        self.inner.send_until(deadline, Message::Flush(sender))
-            && answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+        self.inner.flush(FLUSH_TIME_MAX)
     }
 
     /// Commits what was sent before and closes the database; false when that took longer than 10 seconds, after which it
@@ -214,7 +237,18 @@ impl Inner {
         true
     }
 
+    fn flush(&self, time_max: Duration) -> bool {
+        let deadline = Instant::now() + time_max;
+        let (sender, answer) = sync_channel(1);
+        self.send_until(deadline, Message::Flush(sender))
+            && answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+    }
+
     fn read<T>(&self, read: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, HistoryError> {
+        if self.shared.queued_bytes.load(Ordering::Relaxed) > 0 {
+            // What is not there by then is held up, and the rest can be read all the same.
+            let _ = self.flush(READ_FLUSH_TIME_MAX);
+        }
         let mut connection = self.shared.reader();
         let result = read(connection.as_mut().ok_or(HistoryError::Unavailable)?);
         if result.as_ref().is_err_and(error::is_damage) {

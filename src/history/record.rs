@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::journal::as_bytes;
+
 /// The status word of a run that has not ended.
 pub const RUNNING: &str = "running";
 /// The status word of a run whose end is not known: the service ended first, or the history lost the record of it.
@@ -19,8 +23,8 @@ const SYSCALLS_MAX: usize = 64;
 /// What a record takes in memory beside its texts, in bytes, roughly.
 const RECORD_BYTES: usize = 512;
 
-/// A run that was accepted: who asked for what.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A run that was accepted: who asked for what. The journal has it field by field.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     /// UUIDv7, as text.
     pub id: String,
@@ -41,8 +45,8 @@ pub struct Started {
     pub files: u32,
 }
 
-/// A run that ended: what came of it.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A run that ended: what came of it. The journal has it field by field.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// The id it was started with.
     pub id: String,
@@ -58,7 +62,9 @@ pub struct Finished {
     pub memory_peak_bytes: u64,
     pub queue_time_ms: f64,
     /// Cut to `output_bytes_max` of the settings, as `stderr` is.
+    #[serde(with = "as_bytes")]
     pub stdout: Vec<u8>,
+    #[serde(with = "as_bytes")]
     pub stderr: Vec<u8>,
     /// Bytes that were cut before they came here; those cut here are added.
     pub stdout_truncated_bytes: u64,

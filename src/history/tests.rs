@@ -53,7 +53,7 @@ fn filled(runs: u64, bytes: usize) -> (TempDir, Connection) {
     }
     assert!(history.close());
     assert_eq!(history.dropped(), 0);
-    let connection = database::open(&directory.path().join(database::FILE)).unwrap().writer;
+    let connection = database::open(&directory.path().join(database::FILE), |_| Ok(())).unwrap().writer;
     (directory, connection)
 }
 
@@ -260,7 +260,7 @@ fn a_file_that_is_no_history_is_moved_aside() {
         connection.execute_batch("CREATE TABLE runs (x); PRAGMA user_version = 1").unwrap();
     };
     let half = |path: &Path| {
-        let connection = database::open(path).unwrap().writer;
+        let connection = database::open(path, |_| Ok(())).unwrap().writer;
         connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
         drop(connection);
         let length = fs::metadata(path).unwrap().len();

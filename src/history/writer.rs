@@ -1,9 +1,9 @@
 //! The thread that writes: it takes what is waiting, commits it as one transaction, and forgets old runs in between.
 //!
-//! The end of a run is committed as soon as nothing else is waiting, so that the latency is that of one commit (some tens
-//! of microseconds) and the batches grow by themselves under load. A start that comes alone waits for a moment: most
-//! programs end in it, and then their run costs one transaction instead of two. A transaction that fails loses its batch: what the disk
-//! refuses cannot be kept in memory for as long as it likes. The runs of lost records are marked when there is room again.
+//! Records that the journal has wait for a moment, so that one transaction takes several runs, or at least a run's start
+//! and end. One that somebody waits for is committed as soon as nothing else is waiting. A transaction that fails loses
+//! its batch: what the disk refuses cannot be kept in memory for as long as it likes. The runs of lost records are marked
+//! when there is room again.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -18,15 +18,15 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::database::{self, Database, now_ms, signed};
 use super::error::{HistoryError, is_damage};
+use super::journal::{Entry, Place};
 use super::record::{Finished, INTERRUPTED, RUNNING, Started};
 use super::retention::Retention;
 use crate::words::settings::HistorySettings;
 
 /// Records written in one transaction.
 const BATCH_RECORDS_MAX: usize = 256;
-/// How long a start, for which nobody waits, is kept back for what may come to be written with it. A service that is
-/// killed forgets a run that began within this time before.
-const START_WAIT_MAX: Duration = Duration::from_millis(5);
+/// How long a record for which nobody waits is kept back for what may come to be written with it.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 /// How often old runs are looked for when nothing is written.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// How often a database that could not be opened is tried again.
@@ -39,8 +39,9 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 pub(super) const LOST_RUNS_MAX: usize = 4096;
 
 pub(super) enum Message {
-    Started(Box<Started>),
-    Finished(Box<Finished>, oneshot::Sender<()>),
+    Started(Box<Started>, Option<Place>),
+    /// With whom to tell of the commit, where the journal does not have it.
+    Finished(Box<Finished>, Option<oneshot::Sender<()>>, Option<Place>),
     /// Answered when everything sent before it is written or lost.
     Flush(SyncSender<()>),
     Close,
@@ -49,9 +50,17 @@ pub(super) enum Message {
 impl Message {
     pub fn weight(&self) -> usize {
         match self {
-            Message::Started(record) => record.weight(),
-            Message::Finished(record, _) => record.weight(),
+            Message::Started(record, _) => record.weight(),
+            Message::Finished(record, ..) => record.weight(),
             Message::Flush(_) | Message::Close => 0,
+        }
+    }
+
+    /// Where it is in the journal.
+    fn place(&self) -> Option<Place> {
+        match self {
+            Message::Started(_, place) | Message::Finished(_, _, place) => *place,
+            Message::Flush(_) | Message::Close => None,
         }
     }
 }
@@ -65,6 +74,8 @@ pub(super) struct Writer {
     open: Option<(Connection, Retention)>,
     reopen_at: Instant,
     retention_at: Instant,
+    /// What an earlier process left in the journal, until the database has it.
+    remains: Vec<Entry>,
     /// Runs whose end was lost, and which may be marked once all that was waiting at the time is written.
     lost: Vec<String>,
     complaint: Complaint,
@@ -88,6 +99,7 @@ impl Writer {
         settings: HistorySettings,
         shared: Arc<Shared>,
         receiver: Receiver<Message>,
+        remains: Vec<Entry>,
         lock: File,
     ) -> Writer {
         let now = Instant::now();
@@ -99,6 +111,7 @@ impl Writer {
             open: None,
             reopen_at: now,
             retention_at: now,
+            remains,
             lost: Vec::new(),
             complaint: Complaint::default(),
             _lock: lock,
@@ -118,7 +131,10 @@ impl Writer {
 
     fn try_open(&mut self) -> Result<(), HistoryError> {
         self.reopen_at = Instant::now() + REOPEN_EVERY;
-        let Database { writer, reader } = database::open(&self.path)?;
+        let remains = &self.remains;
+        let Database { writer, reader } = database::open(&self.path, |connection| recover(connection, remains))?;
+        self.remains = Vec::new();
+        self.shared.journal.begin();
         let retention = Retention::new(&self.settings, &writer).map_err(HistoryError::database("count the runs of"))?;
         *self.shared.reader() = Some(reader);
         self.open = Some((writer, retention));
@@ -156,6 +172,7 @@ impl Writer {
             if let Err((_, error)) = connection.close() {
                 tracing::warn!(%error, "the history was not closed cleanly; the next start repairs it");
             }
+            self.shared.journal.tidy();
         }
     }
 
@@ -172,7 +189,7 @@ impl Writer {
             Err(RecvTimeoutError::Timeout) => round.emptied = true,
             Err(RecvTimeoutError::Disconnected) => (round.emptied, round.closing) = (true, true),
         }
-        let write_at = Instant::now() + START_WAIT_MAX;
+        let write_at = Instant::now() + GATHER_TIME;
         while round.batch.len() < BATCH_RECORDS_MAX && !round.closing && !round.emptied {
             let time_max =
                 if round.is_waited_for() { Duration::ZERO } else { write_at.saturating_duration_since(Instant::now()) };
@@ -191,11 +208,13 @@ impl Writer {
         let result = match &mut self.open {
             Some((connection, _)) => write_batch(connection, &batch, &lost),
             None => {
+                self.settle(&batch);
                 self.lose(batch, lost);
                 self.shared.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
                 return;
             }
         };
+        self.settle(&batch);
         match result {
             Ok(written) => {
                 if let Some((_, retention)) = &mut self.open {
@@ -203,7 +222,7 @@ impl Writer {
                 }
                 self.shared.dropped.fetch_add(written.ignored, Ordering::Relaxed);
                 for message in batch {
-                    if let Message::Finished(_, receipt) = message {
+                    if let Message::Finished(_, Some(receipt), _) = message {
                         let _ = receipt.send(());
                     }
                 }
@@ -221,11 +240,16 @@ impl Writer {
         self.shared.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
     }
 
+    /// The journal need not keep these any more, written or given up.
+    fn settle(&self, batch: &[Message]) {
+        batch.iter().filter_map(Message::place).for_each(|place| self.shared.journal.settle(place));
+    }
+
     fn lose(&mut self, batch: Vec<Message>, lost: Vec<String>) {
         self.shared.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.lost = lost;
         for message in batch {
-            if let Message::Finished(record, _) = message
+            if let Message::Finished(record, ..) = message
                 && self.lost.len() < LOST_RUNS_MAX
             {
                 self.lost.push(record.id);
@@ -237,6 +261,9 @@ impl Writer {
     fn keep_retention(&mut self, emptied: bool) {
         let Some((connection, retention)) = &mut self.open else { return };
         let is_time = emptied && Instant::now() >= self.retention_at;
+        if is_time {
+            self.shared.journal.tidy();
+        }
         if !is_time && !retention.is_due() {
             return;
         }
@@ -277,10 +304,10 @@ impl Writer {
 }
 
 impl Round {
-    /// True when somebody waits for this round to be written, or there is nothing that could wait.
+    /// True when somebody waits for this round to be written.
     fn is_waited_for(&self) -> bool {
-        let is_start = |message: &Message| matches!(message, Message::Started(_));
-        !self.flushes.is_empty() || !self.batch.iter().all(is_start)
+        let is_waited_for = |message: &Message| matches!(message, Message::Finished(_, Some(_), _));
+        !self.flushes.is_empty() || self.batch.iter().any(is_waited_for)
     }
 
     fn sort(&mut self, message: Message) {
@@ -305,9 +332,9 @@ fn write_batch(connection: &mut Connection, batch: &[Message], lost: &[String]) 
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for message in batch {
         match message {
-            Message::Started(record) if insert(&transaction, record)? => written.added += 1,
-            Message::Finished(record, _) if update(&transaction, record)? => {}
-            Message::Started(_) | Message::Finished(..) => written.ignored += 1,
+            Message::Started(record, _) if insert(&transaction, record)? => written.added += 1,
+            Message::Finished(record, ..) if update(&transaction, record)? => {}
+            Message::Started(..) | Message::Finished(..) => written.ignored += 1,
             Message::Flush(_) | Message::Close => {}
         }
     }
@@ -318,6 +345,27 @@ fn write_batch(connection: &mut Connection, batch: &[Message], lost: &[String]) 
     }
     transaction.commit()?;
     Ok(written)
+}
+
+/// Puts what an earlier process left in the journal where it belongs; most of it may be there already.
+fn recover(connection: &mut Connection, remains: &[Entry]) -> rusqlite::Result<()> {
+    if remains.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut found = 0;
+    for entry in remains {
+        let is_new = match entry {
+            Entry::Started(record) => insert(&transaction, record)?,
+            Entry::Finished(record) => update(&transaction, record)?,
+        };
+        found += usize::from(is_new);
+    }
+    transaction.commit()?;
+    if found > 0 {
+        tracing::info!(records = found, "records of an earlier life of the service are taken from the journal");
+    }
+    Ok(())
 }
 
 /// False when there is a run of this id.
