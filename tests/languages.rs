@@ -253,6 +253,27 @@ fn packages_beside_the_language_are_there_and_plots_come_back() {
     }
 }
 
+/// A single file is compiled without the go command, which must make no difference that a program can see.
+#[test]
+fn a_go_program_is_what_the_go_command_makes_of_it() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    let Some(go) = built().into_iter().find(|language| language.profile.name == "go") else { return };
+    let mut cells = Cells::of(std::slice::from_ref(&go));
+    let mut output = |program: &str| {
+        let (_, result) = cells.run(&go, program, Request::default());
+        let step = result.run.or(result.compile).unwrap();
+        (text(&step.output.stdout), text(&step.output.stderr))
+    };
+    assert_eq!(output("short").0, "false <nil>\n", "the short way was taken");
+    assert_eq!(output("own_build").0, "true true\n");
+    let (stdout, stderr) = output("internal");
+    assert_eq!(stdout, "");
+    assert!(stderr.contains("use of internal package internal/abi not allowed"), "{stderr}");
+}
+
 #[test]
 fn every_language_passes_the_corpus() {
     if !is_root() {

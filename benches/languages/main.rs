@@ -1,7 +1,7 @@
 //! What the sandbox costs each language: `cargo bench --bench languages`, or with the names of some. It needs root.
 //!
 //! For every language whose image is built, the corpus's hello, compiled and run, in two cells of a supervisor inside this
-//! process, against the same commands bare: as root, in a chroot of the same image, without any other layer. The languages
+//! process, prepared before as a service has them, against the same commands bare: as root, in a chroot of the same image, without any other layer. The languages
 //! of [`naive::NAIVE`] are set against what an ordinary person types, too. All take turns.
 //!
 //! In this process, as in a service: what `sandboxd run` takes to look at the machine (8 ms) is measured by the benchmark
@@ -26,7 +26,7 @@ use sandboxd::machine::Machine;
 use sandboxd::plan::{CellPlan, PATH_DEFAULT, Plan, Surroundings, plan};
 use sandboxd::runner::{self, InProcess, Input, Sink, Stdin};
 use sandboxd::sandbox::stage::{ImageSource, LayerSource};
-use sandboxd::supervisor::Supervisor;
+use sandboxd::supervisor::{Ahead, Supervisor};
 use sandboxd::words::embedded::EMBEDDED_PROFILES;
 use sandboxd::words::limits::LimitsRequest;
 use sandboxd::words::profile::{Profile, Profiles};
@@ -109,6 +109,11 @@ struct Cells<'a> {
 }
 
 impl Cells<'_> {
+    /// What a service's supervisor does between two runs: the cells for the next ones.
+    fn prepare_ahead(&self) {
+        while self.supervisor.borrow_mut().work_ahead() == Ahead::More {}
+    }
+
     /// A run with its compile step, pipes, files and verdicts. The program must print hello.
     fn run(&self) {
         let input = Input { files: vec![&self.file], stdin: Stdin::Empty, compiled: None };
@@ -157,11 +162,11 @@ fn one(name: &str) -> Result<()> {
         }
     };
 
-    let mut contestants = vec![Contestant::new("cells", || plain.run()), contestant("bare", &bare)];
+    let mut contestants = vec![in_cells("cells", &plain), contestant("bare", &bare)];
     if let Some(naive_bare) = &naive_bare {
         contestants.push(contestant("naive", naive_bare));
         if naive.is_some_and(|naive| naive.program.is_some()) {
-            contestants.push(Contestant::new("cells, the naive commands' program", || prepared.run()));
+            contestants.push(in_cells("cells, the naive commands' program", &prepared));
         }
     }
     // The first round reads the images from the disk, and tells how many there is time for.
@@ -177,6 +182,11 @@ fn one(name: &str) -> Result<()> {
         println!("{ROW}{}", Row::of_times(naive.name, ours, (naive.typed, times), Some(MOST_OF_NAIVE)).show());
     }
     Ok(())
+}
+
+/// Takes its turn in cells that were prepared before.
+fn in_cells<'a>(name: &'static str, cells: &'a Cells<'a>) -> Contestant<'a> {
+    Contestant { before: Box::new(|| cells.prepare_ahead()), ..Contestant::new(name, || cells.run()) }
 }
 
 /// Takes its turn in a process outside every cell; what it finds in its work directory is put there before.

@@ -1,9 +1,9 @@
 //! The journal: records that the database may not hold yet, in files that outlive the process.
 //!
-//! To commit a record takes a transaction in another thread, and an answer that waited for it would come a third later.
-//! Here it takes one write(2), which leaves the record with the kernel: whatever ends this process, the next one finds
-//! it and puts it into the database ([`Journal::open`]). A machine that loses its power may lose the last seconds, as it
-//! may of the database.
+//! To commit a record takes a transaction in another thread, and a short run's answer that waited for it would come a
+//! fifth later. Here it takes one write(2), which leaves the record with the kernel: whatever ends this process, the next
+//! one finds it and puts it into the database ([`Journal::open`]). A machine that loses its power may lose the last
+//! seconds, as it may of the database.
 //!
 //! Two files take turns, so that one can be emptied while the other grows. A file is empty again when the writer has
 //! settled every record in it. Where the journal cannot be used - it is full because the writer stands still, or the
@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::database::with_suffix;
 use super::error::HistoryError;
 use super::record::{Finished, Started};
 
@@ -105,8 +104,8 @@ impl Journal {
     /// # Errors
     /// A file cannot be opened or read.
     pub fn open(database: &Path) -> Result<(Journal, Vec<Entry>), HistoryError> {
-        let (first, mut entries) = open_part(&with_suffix(database, "-journal-a"))?;
-        let (second, others) = open_part(&with_suffix(database, "-journal-b"))?;
+        let (first, mut entries) = open_part(&database.with_extension("journal-a"))?;
+        let (second, others) = open_part(&database.with_extension("journal-b"))?;
         entries.extend(others);
         // Which of the files is the older one does not show, and an end may stand in the other than its start.
         entries.sort_by_key(|entry| matches!(entry, Entry::Finished(_)));

@@ -12,7 +12,7 @@
 //! - Whoever reads finds all that was sent before, if the writer is not held up.
 //! - A run that was started but not finished when the service died is marked [`INTERRUPTED`] by its next life.
 //! - Old runs are forgotten by age, count and size, in small steps between writing. The size is that of the database; its
-//!   log comes on top, with 16 MB as a rule.
+//!   log comes on top, with 16 MB as a rule, and the journal, with as much at most.
 //! - A damaged database is moved aside and a new one begun; a full disk is waited out.
 
 mod database;
