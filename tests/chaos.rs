@@ -124,6 +124,72 @@ impl Random {
     }
 }
 
+/// Set for this program where it runs on a machine whose clock is its own.
+const OWN_CLOCK: &str = "TEST_OWN_CLOCK";
+/// How far the clock is stepped, one after the other, in seconds: hours, days, and decades back.
+const CLOCK_STEPS: [i64; 7] = [3600, -7200, 86_400, -86_400, 3600, -3600, -900_000_000];
+
+#[test]
+fn a_clock_that_is_stepped_changes_no_limit_and_loses_no_run() {
+    if std::env::var_os(OWN_CLOCK).is_some() {
+        return run_while_the_clock_is_stepped();
+    }
+    let myself = std::env::current_exe().expect("this test's program");
+    let name = "a_clock_that_is_stepped_changes_no_limit_and_loses_no_run";
+    let script = format!("ip link set lo up; {OWN_CLOCK}=1 exec {} --exact {name} --nocapture", myself.display());
+    if let Some(output) = common::run_under_v2(&script) {
+        let said = text(&output.stdout);
+        assert!(output.status.success() && said.contains("runs while the clock was stepped"), "{said}");
+    }
+}
+
+/// Runs that end by themselves and by their limits, while the clock is stepped under them.
+fn run_while_the_clock_is_stepped() {
+    // User Mode Linux has no landlock.
+    let config = "[service]\ngive_up = [\"landlock\"]\nuse_host_image = true\n";
+    let server = Server::with_config(config).expect("this is root");
+    let done = AtomicBool::new(false);
+    let sleep = |seconds: &str, limit_ms: u64| json!({"language": "bash", "code": format!("sleep {seconds}"), "limits": {"wall_time_ms": limit_ms}});
+    let (whole, ended) = std::thread::scope(|scope| {
+        let run = |body: Value, expected: &'static str, least: f64| {
+            let (server, done) = (&server, &done);
+            scope.spawn(move || {
+                let mut ids = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    let (began, answer) = (Instant::now(), server.execute(&body));
+                    let (took, told) = (began.elapsed(), answer["usage"]["wall_time_ms"].as_f64().unwrap_or(-1.0));
+                    assert_eq!(answer["status"], expected, "{answer}");
+                    // A busy machine is slow, but by less than any clock is stepped.
+                    let most = PATIENCE.as_secs_f64() * 1e3;
+                    assert!((least..most).contains(&told) && took < PATIENCE, "{took:?}: {answer}");
+                    ids.push((answer["id"].as_str().expect("an id").to_owned(), expected));
+                }
+                ids
+            })
+        };
+        let whole = run(sleep("0.5", 60_000), "ok", 500.0);
+        let ended = run(sleep("3600", 1000), "wall_time_exceeded", 1000.0);
+        for step in CLOCK_STEPS {
+            std::thread::sleep(Duration::from_millis(1200));
+            step_clock(step);
+        }
+        done.store(true, Ordering::Relaxed);
+        (whole.join().expect("the runs end"), ended.join().expect("the runs end"))
+    });
+    for (id, status) in whole.iter().chain(&ended) {
+        assert_eq!(server.get(&format!("/api/execute/{id}")).json()["status"], *status, "{id}");
+    }
+    assert!(!whole.is_empty() && !ended.is_empty());
+    println!("{} runs while the clock was stepped {} times", whole.len() + ended.len(), CLOCK_STEPS.len());
+}
+
+fn step_clock(seconds: i64) {
+    use rustix::time::{ClockId, clock_gettime, clock_settime};
+    let mut time = clock_gettime(ClockId::Realtime);
+    time.tv_sec += seconds;
+    clock_settime(ClockId::Realtime, time).expect("the clock is this machine's own");
+}
+
 /// System calls that take a descriptor, a process, a mount, a namespace or room from the kernel, and what it says when
 /// there is none.
 const CALLS: &[(&str, &str)] = &[
