@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::caller::Identity;
 use super::execute::duration_ms;
 use super::seeds::{self, SeedError, SeedRunRefusals};
-use super::{body, function, workers};
+use super::{body, function, object, workers};
 use crate::answer::{Answer, Thrown};
 use crate::service::execution::Execution;
 use crate::service::refusal::Refusal;
@@ -37,6 +37,7 @@ pub struct RunBody {
     /// Function mode: the value of `context`.
     pub context: Option<Value>,
     /// Function mode: its timeout and what it may use.
+    #[serde(default, deserialize_with = "object::optional")]
     pub config: Option<workers::RunConfig>,
 }
 

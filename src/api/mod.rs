@@ -10,6 +10,7 @@ pub mod function;
 pub mod host;
 pub mod languages;
 pub mod light;
+mod object;
 pub mod openapi;
 pub mod ops;
 pub mod pages;

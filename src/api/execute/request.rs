@@ -7,6 +7,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::answer;
+use crate::api::object;
 use crate::service::refusal::Refusal;
 use crate::service::{Caller, Feed, Submission, several_files, single_file};
 use crate::words::limits::LimitsRequest;
@@ -21,6 +22,7 @@ pub struct ExecuteBody {
     /// The program's text.
     pub code: Option<String>,
     /// Several files; `entry` is run, or the first.
+    #[serde(default, deserialize_with = "object::list")]
     pub files: Option<Vec<FileBody>>,
     pub entry: Option<String>,
     /// What the program reads.
@@ -33,7 +35,7 @@ pub struct ExecuteBody {
     pub args: Vec<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::one")]
     pub limits: LimitsBody,
     /// Longest wall time: up to 60 these are seconds, above it milliseconds. `limits.wall_time_ms` never guesses.
     #[schema(exclusive_minimum = 0.0)]
@@ -226,6 +228,8 @@ mod tests {
             (r#"{"files":[{"name":"a.py","content":"!","encoding":"base64"}]}"#, "bad_encoding", "files[0].content"),
             (r#"{"files":[{"name":"a.py","content":"abc","encoding":"hex"}]}"#, "bad_encoding", "files[0].content"),
             (r#"{"files":[{"name":"a.py","content":""}],"entry":"b.py"}"#, "bad_request", "entry"),
+            (r#"{"files":[["a.py","x"]]}"#, "bad_request", "files[0]"),
+            (r#"{"code":"x","limits":[50]}"#, "bad_request", "limits"),
             (r#"{"code":"x","limits":{"wall_time_ms":0}}"#, "limit_out_of_range", "limits.wall_time_ms"),
             (r#"{"code":"x","limits":{"cpu_time_ms":-1}}"#, "limit_out_of_range", "limits.cpu_time_ms"),
             (r#"{"code":"x","timeout":1e300}"#, "limit_out_of_range", "timeout"),
