@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -67,6 +67,8 @@ struct Inner {
     output_bytes_max: u64,
     shared: Arc<Shared>,
     sender: SyncSender<Message>,
+    /// Woken for what is waited for; all else it finds by itself.
+    writer: Thread,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -116,9 +118,10 @@ impl History {
         let mut writer = Writer::new(path.clone(), settings.clone(), shared.clone(), receiver, remains, lock);
         writer.open()?;
         let thread = std::thread::Builder::new().name("history".to_owned()).spawn(move || writer.run());
-        let thread = Mutex::new(Some(thread.map_err(HistoryError::io("start the writer of", &path))?));
+        let thread = thread.map_err(HistoryError::io("start the writer of", &path))?;
+        let (writer, thread) = (thread.thread().clone(), Mutex::new(Some(thread)));
         let output_bytes_max = settings.output_bytes_max;
-        Ok(History { inner: Arc::new(Inner { path, output_bytes_max, shared, sender, thread }) })
+        Ok(History { inner: Arc::new(Inner { path, output_bytes_max, shared, sender, writer, thread }) })
     }
 
     /// Keeps that a run was accepted. Never waits.
@@ -214,7 +217,7 @@ impl Inner {
         let result = if queued + weight > 2 * QUEUE_BYTES_MAX {
             Err(message)
         } else {
-            self.sender.try_send(message).map_err(|error| match error {
+            self.try_send(message).map_err(|error| match error {
                 TrySendError::Full(message) | TrySendError::Disconnected(message) => message,
             })
         };
@@ -225,9 +228,18 @@ impl Inner {
         result
     }
 
+    fn try_send(&self, message: Message) -> Result<(), TrySendError<Message>> {
+        let is_waited_for = message.is_waited_for();
+        self.sender.try_send(message)?;
+        if is_waited_for {
+            self.writer.unpark();
+        }
+        Ok(())
+    }
+
     /// Queues a message that may wait for its place. False when it found none, or the writer is gone.
     fn send_until(&self, deadline: Instant, mut message: Message) -> bool {
-        while let Err(error) = self.sender.try_send(message) {
+        while let Err(error) = self.try_send(message) {
             message = match error {
                 TrySendError::Full(message) if Instant::now() < deadline => message,
                 _ => return false,
@@ -255,7 +267,7 @@ impl Inner {
             // Before the connection is let go, so that the writer cannot take it for a word about the next database.
             self.shared.damaged.store(true, Ordering::Relaxed);
             // Wakes the writer; one that has something to do anyway needs no waking.
-            let _ = self.sender.try_send(Message::Flush(sync_channel(1).0));
+            let _ = self.try_send(Message::Flush(sync_channel(1).0));
         }
         result.map_err(HistoryError::database("read"))
     }

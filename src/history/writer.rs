@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -54,6 +54,11 @@ impl Message {
             Message::Finished(record, ..) => record.weight(),
             Message::Flush(_) | Message::Close => 0,
         }
+    }
+
+    /// True when somebody waits for what it asks for.
+    pub fn is_waited_for(&self) -> bool {
+        !matches!(self, Message::Started(..) | Message::Finished(_, None, _))
     }
 
     /// Where it is in the journal.
@@ -189,16 +194,31 @@ impl Writer {
             Err(RecvTimeoutError::Timeout) => round.emptied = true,
             Err(RecvTimeoutError::Disconnected) => (round.emptied, round.closing) = (true, true),
         }
+        self.drain(&mut round);
+        // Parked rather than at the queue: only who sends what is waited for wakes this thread meanwhile.
         let write_at = Instant::now() + GATHER_TIME;
-        while round.batch.len() < BATCH_RECORDS_MAX && !round.closing && !round.emptied {
-            let time_max =
-                if round.is_waited_for() { Duration::ZERO } else { write_at.saturating_duration_since(Instant::now()) };
-            match self.receiver.recv_timeout(time_max) {
-                Ok(message) => round.sort(message),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => round.emptied = true,
-            }
+        while round.may_wait() && Instant::now() < write_at {
+            std::thread::park_timeout(write_at.saturating_duration_since(Instant::now()));
+            self.drain(&mut round);
         }
         round
+    }
+
+    /// Takes what is there, up to a batch.
+    fn drain(&self, round: &mut Round) {
+        if round.closing {
+            return;
+        }
+        while round.batch.len() < BATCH_RECORDS_MAX && !round.closing {
+            match self.receiver.try_recv() {
+                Ok(message) => round.sort(message),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                    round.emptied = true;
+                    return;
+                }
+            }
+        }
+        round.emptied = false;
     }
 
     /// Commits a batch, or counts it as lost.
@@ -304,10 +324,11 @@ impl Writer {
 }
 
 impl Round {
-    /// True when somebody waits for this round to be written.
-    fn is_waited_for(&self) -> bool {
-        let is_waited_for = |message: &Message| matches!(message, Message::Finished(_, Some(_), _));
-        !self.flushes.is_empty() || self.batch.iter().any(is_waited_for)
+    /// True when there are some records, with room for more, and nobody waits for this round to be written.
+    fn may_wait(&self) -> bool {
+        let some = 1..BATCH_RECORDS_MAX;
+        let is_waited_for = !self.flushes.is_empty() || self.batch.iter().any(Message::is_waited_for);
+        some.contains(&self.batch.len()) && !is_waited_for && !self.closing
     }
 
     fn sort(&mut self, message: Message) {
