@@ -7,7 +7,12 @@
 #[allow(dead_code)]
 #[path = "../cell/measure.rs"]
 mod measure;
+// The other peer: a program of an image, in a chroot.
+#[allow(dead_code)]
+#[path = "../languages/bare.rs"]
+mod image;
 
+use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -15,16 +20,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use measure::{Contestant, Row, in_turn};
+use sandboxd::config::{Config, Flags};
+use sandboxd::machine::Machine;
+use sandboxd::sandbox::stage::{ImageSource, LayerSource};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const C_HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"Hello\"); return 0; }\n";
-const PYTHON_HELLO: &str = "print('Hello')\n";
+const PYTHON_HELLO: &str = "print('hello')\n";
 
 /// Runs in the section of many runs; the goal speaks of 100,000, which take a quarter of an hour here.
 const SOAK_RUNS_DEFAULT: usize = 10_000;
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, job] = words.as_slice()
+        && word == image::WORD
+    {
+        return match image::serve(job) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match all() {
         Ok(rows) => {
             println!("\n| measure | sandboxd | peer | ratio | goal | |\n|---|---|---|---|---|---|");
@@ -187,8 +207,8 @@ impl BareProgram {
 }
 
 /// A fork, an exec, the output read, a wait.
-fn bare(program: &std::path::Path, arguments: &[&std::path::Path]) {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+fn bare(program: &std::path::Path) {
+    let output = Command::new(program).stdin(Stdio::null()).output();
     assert_eq!(output.unwrap_or_else(|error| panic!("{error}")).stdout, b"Hello\n");
 }
 
@@ -197,28 +217,50 @@ fn latency(service: &Service, program: &BareProgram) -> Outcome<Vec<Row>> {
     let hello = serde_json::json!({"language": "c", "code": C_HELLO});
     let times = in_turn(
         300,
-        &mut [
-            Contestant::new("POST", || connection.run(&hello)),
-            Contestant::new("bare", || bare(&program.path(), &[])),
-        ],
+        &mut [Contestant::new("POST", || connection.run(&hello)), Contestant::new("bare", || bare(&program.path()))],
     );
     let c =
         Row::of_times("POST a C hello that is built, one connection", &times[0], ("fork+exec", &times[1]), Some(3.0));
 
-    let script = program.directory.path().join("hello.py");
-    std::fs::write(&script, PYTHON_HELLO)?;
+    let bare_python = RefCell::new(bare_python()?);
+    let well = |result: Outcome<()>| result.unwrap_or_else(|error| panic!("python3: {error}"));
     let hello = serde_json::json!({"language": "python", "code": PYTHON_HELLO});
     let times = in_turn(
         150,
         &mut [
             Contestant::new("POST", || connection.run(&hello)),
-            Contestant::new("bare", || bare(std::path::Path::new("python3"), &[&script])),
+            Contestant {
+                before: Box::new(|| well(bare_python.borrow_mut().prepare())),
+                ..Contestant::new("bare", || well(bare_python.borrow_mut().run()))
+            },
         ],
     );
-    let mut python = Row::of_times("POST a Python hello, one connection", &times[0], ("python3", &times[1]), None);
+    let peer = ("the image's python3 hello.py, in a chroot", &times[1]);
+    let mut python = Row::of_times("POST a Python hello, one connection", &times[0], peer, None);
     let over_ms = (times[0].median().as_secs_f64() - times[1].median().as_secs_f64()) * 1e3;
     python.goal = Some((format!("bare + 3 ms (is {over_ms:+.1} ms)"), over_ms <= 3.0));
     Ok(vec![c, python])
+}
+
+/// `python3 hello.py` with the image's own Python: this machine's may be another, or start by way of a script.
+fn bare_python() -> Outcome<image::Bare> {
+    let machine = Machine::look(&Config::load(&Flags::default())?)?;
+    let ImageSource::Layers(layers) = machine.image_source("python")? else {
+        return Err("the image python has no layers".into());
+    };
+    let path = |layer| match layer {
+        LayerSource::Erofs(path) | LayerSource::Directory(path) => path,
+    };
+    let environment = ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/work", "LANG=C.UTF-8"].map(str::to_owned);
+    image::Bare::start(&image::Job {
+        layers: layers.into_iter().map(path).collect(),
+        file: ("hello.py".to_owned(), PYTHON_HELLO.to_owned()),
+        steps: vec![image::Words {
+            candidates: vec!["/usr/bin/python3".to_owned()],
+            arguments: vec!["python3".to_owned(), "hello.py".to_owned()],
+            environment: environment.to_vec(),
+        }],
+    })
 }
 
 /// How often `act` can be done in a second by `threads` at once, each made by `make`.
@@ -251,7 +293,7 @@ fn throughput(service: &Service, program: &BareProgram) -> Outcome<Row> {
             let hello = &hello;
             move || connection.run(hello)
         }));
-        peer.push(rate(THREADS, SLICE, || || bare(&path, &[])));
+        peer.push(rate(THREADS, SLICE, || || bare(&path)));
     }
     let median = |rates: &mut Vec<f64>| {
         rates.sort_by(f64::total_cmp);
