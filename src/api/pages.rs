@@ -268,6 +268,15 @@ mod tests {
         assert!(bytes < 160 * 1024, "{bytes} bytes");
     }
 
+    #[test]
+    fn every_language_has_a_sample() {
+        let samples = ASSETS.iter().find(|asset| asset.name == "samples.js").unwrap().content;
+        for (file, text) in crate::words::embedded::EMBEDDED_PROFILES {
+            let name = crate::words::profile::Profile::parse(file, text).unwrap().name;
+            assert!(samples.contains(&format!("\n  {name}: {{")), "{name}");
+        }
+    }
+
     /// Whatever a program writes must stay text.
     #[test]
     fn no_script_makes_html_from_text() {

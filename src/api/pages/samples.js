@@ -94,6 +94,46 @@ for (const { name, moons } of planets.sort((a, b) => b.moons - a.moons)) {
   rust: { code: `fn main() {\n    for n in 1..=5 {\n        println!("{n} squared is {}", n * n);\n    }\n}\n` },
   scala: { code: `object Main extends App {\n  for (n <- 1 to 5) println(s"$n squared is \${n * n}")\n}\n` },
   swift: { code: `for n in 1...5 {\n    print("\\(n) squared is \\(n * n)")\n}\n` },
+  assembly: {
+    code: `section .data
+format: db "%ld squared is %ld", 10, 0
+
+section .text
+global main
+extern printf
+default rel
+main:
+    push rbx
+    mov rbx, 1
+next:
+    lea rdi, [format]
+    mov rsi, rbx
+    mov rdx, rbx
+    imul rdx, rdx
+    xor eax, eax
+    call printf wrt ..plt
+    inc rbx
+    cmp rbx, 5
+    jle next
+    xor eax, eax
+    pop rbx
+    ret
+
+section .note.GNU-stack noalloc noexec nowrite progbits
+`,
+  },
+  awk: { code: `{ for (i = 1; i <= NF; i++) count[$i]++ }\nEND { for (word in count) print count[word], word }\n`, stdin: "to be or not to be\n" },
+  bun: { code: `const squares: number[] = [1, 2, 3, 4, 5].map((n: number) => n * n);\nconsole.log("Bun", Bun.version, squares.join(" "));\n` },
+  clojure: { code: `(doseq [n (range 1 6)]\n  (println n "squared is" (* n n)))\n` },
+  d: { code: `import std.algorithm, std.range, std.stdio;\n\nvoid main() {\n    iota(1, 6).map!(n => n * n).each!writeln;\n}\n` },
+  deno: { code: `const squares: number[] = [1, 2, 3, 4, 5].map((n: number) => n * n);\nconsole.log("Deno", Deno.version.deno, squares.join(" "));\n` },
+  erlang: { code: `%% The squares of the numbers up to five.\nmain(_) ->\n    [io:format("~p squared is ~p~n", [N, N * N]) || N <- lists:seq(1, 5)].\n` },
+  fortran: { code: `program squares\n  implicit none\n  integer :: n\n  do n = 1, 5\n    print '(i0, a, i0)', n, ' squared is ', n * n\n  end do\nend program\n` },
+  lisp: { code: `(loop for n from 1 to 5\n      do (format t "~d squared is ~d~%" n (* n n)))\n` },
+  pascal: { code: `program Squares;\nvar\n  n: integer;\nbegin\n  for n := 1 to 5 do\n    writeln(n, ' squared is ', n * n);\nend.\n` },
+  prolog: { code: `:- initialization(main).\n\nmain :- forall(between(1, 5, N), (S is N * N, format("~d squared is ~d~n", [N, S]))).\n` },
+  scheme: { code: `(do ((n 1 (+ n 1))) ((> n 5))\n  (display n) (display " squared is ") (display (* n n)) (newline))\n` },
+  sqlite: { code: `WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5)\nSELECT n || ' squared is ' || (n * n) FROM numbers;\n` },
 };
 
 /** The sample of a language, `{code, stdin}`; empty for one that is not here. */

@@ -1,0 +1,4 @@
+void main() {
+  final broken = ;
+  print('unreached');
+}

@@ -1,0 +1,3 @@
+import 'helper.dart';
+
+void main() => print(greeting());
