@@ -8,7 +8,7 @@ macro_rules! recipes {
     };
 }
 
-recipes! { "base" "bun" "clojure" "cpp" "csharp" "dart" "deno" "elixir" "gcc" "go" "haskell" "interpreters" "java" "kotlin" "lua" "native" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" "swift" "typescript" }
+recipes! { "base" "bun" "clojure" "cpp" "csharp" "dart" "deno" "dotnet" "elixir" "gcc" "go" "haskell" "interpreters" "java" "kotlin" "lua" "native" "node" "ocaml" "perl" "php" "python" "r" "ruby" "rust" "scala" "swift" "typescript" }
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ macro_rules! profiles {
     };
 }
 
-profiles! { "assembly" "awk" "bash" "bun" "c" "clojure" "cpp" "csharp" "d" "dart" "deno" "elixir" "erlang" "fortran" "go" "haskell" "java" "javascript" "kotlin" "lisp" "lua" "ocaml" "pascal" "perl" "php" "prolog" "python" "r" "ruby" "rust" "scala" "scheme" "sqlite" "swift" "typescript" }
+profiles! { "assembly" "awk" "bash" "bun" "c" "clojure" "cpp" "csharp" "d" "dart" "deno" "dotnet" "elixir" "erlang" "fortran" "go" "haskell" "java" "javascript" "kotlin" "lisp" "lua" "ocaml" "pascal" "perl" "php" "prolog" "python" "r" "ruby" "rust" "scala" "scheme" "sqlite" "swift" "typescript" }
 
 #[cfg(test)]
 mod tests {

@@ -134,6 +134,7 @@ section .note.GNU-stack noalloc noexec nowrite progbits
   prolog: { code: `:- initialization(main).\n\nmain :- forall(between(1, 5, N), (S is N * N, format("~d squared is ~d~n", [N, S]))).\n` },
   scheme: { code: `(do ((n 1 (+ n 1))) ((> n 5))\n  (display n) (display " squared is ") (display (* n n)) (newline))\n` },
   sqlite: { code: `WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5)\nSELECT n || ' squared is ' || (n * n) FROM numbers;\n` },
+  dotnet: { code: `using System;\nusing System.Linq;\n\nclass Program {\n    static string Kind(int n) => (n % 3, n % 5) switch {\n        (0, 0) => "FizzBuzz",\n        (0, _) => "Fizz",\n        (_, 0) => "Buzz",\n        _ => n.ToString(),\n    };\n\n    static void Main() => Console.WriteLine(string.Join(" ", Enumerable.Range(1, 15).Select(Kind)));\n}\n` },
 };
 
 /** The sample of a language, `{code, stdin}`; empty for one that is not here. */

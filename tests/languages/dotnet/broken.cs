@@ -1,0 +1,3 @@
+class Broken {
+    static int Main() => "text";
+}
