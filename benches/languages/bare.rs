@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use sandboxd::machine::Machine;
 use sandboxd::plan::WORKDIR;
+use sandboxd::sandbox::stage::{ImageSource, LayerSource};
 use serde::{Deserialize, Serialize};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -34,6 +36,20 @@ pub struct Words {
     pub arguments: Vec<String>,
     /// `NAME=VALUE`.
     pub environment: Vec<String>,
+}
+
+/// The environment of an ordinary person's commands.
+pub const ENVIRONMENT: [&str; 3] = ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/work", "LANG=C.UTF-8"];
+
+/// An image's layers, bottom first.
+pub fn layers(machine: &Machine, rootfs: &str) -> Result<Vec<PathBuf>> {
+    let ImageSource::Layers(layers) = machine.image_source(rootfs)? else {
+        return Err("an image without layers".into());
+    };
+    let path = |layer| match layer {
+        LayerSource::Erofs(path) | LayerSource::Directory(path) => path,
+    };
+    Ok(layers.into_iter().map(path).collect())
 }
 
 /// The process, waiting to be asked.

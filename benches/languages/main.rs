@@ -1,8 +1,9 @@
 //! What the sandbox costs each language: `cargo bench --bench languages`, or with the names of some. It needs root.
 //!
 //! For every language whose image is built, the corpus's hello, compiled and run, in two cells of a supervisor inside this
-//! process, prepared before as a service has them, against the same commands bare: as root, in a chroot of the same image, without any other layer. The languages
-//! of [`naive::NAIVE`] are set against what an ordinary person types, too. All take turns.
+//! process, prepared before as a service has them, against the same commands bare: as root, in a chroot of the same image,
+//! without any other layer. The languages of [`naive::NAIVE`] are set against what an ordinary person types, too. All take
+//! turns.
 //!
 //! In this process, as in a service: what `sandboxd run` takes to look at the machine (8 ms) is measured by the benchmark
 //! `cell`, what HTTP takes by `service`.
@@ -18,14 +19,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use bare::{Bare, Job, Words};
+use bare::{Bare, ENVIRONMENT, Job, Words, layers};
 use measure::{Contestant, Row, rounds_after};
 use naive::{NAIVE, Naive};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
 use sandboxd::plan::{CellPlan, PATH_DEFAULT, Plan, Surroundings, plan};
 use sandboxd::runner::{self, InProcess, Input, Sink, Stdin};
-use sandboxd::sandbox::stage::{ImageSource, LayerSource};
 use sandboxd::supervisor::{Ahead, Supervisor};
 use sandboxd::words::embedded::EMBEDDED_PROFILES;
 use sandboxd::words::limits::LimitsRequest;
@@ -222,17 +222,6 @@ fn request(profile: &Profile, file: &SourceFile) -> Request {
     }
 }
 
-/// An image's layers, bottom first.
-fn layers(machine: &Machine, rootfs: &str) -> Result<Vec<PathBuf>> {
-    let ImageSource::Layers(layers) = machine.image_source(rootfs)? else {
-        return Err("an image without layers".into());
-    };
-    let path = |layer| match layer {
-        LayerSource::Erofs(path) | LayerSource::Directory(path) => path,
-    };
-    Ok(layers.into_iter().map(path).collect())
-}
-
 /// What the cells of a program execute, word by word.
 fn same_commands(cells: &Cells, layers: Vec<PathBuf>) -> Job {
     let text = |string: &CString| string.to_string_lossy().into_owned();
@@ -251,11 +240,10 @@ fn start_naive(machine: &Machine, naive: &Naive, rootfs: &str, program: &str) ->
         true => vec![program.to_owned()],
         false => PATH_DEFAULT.split(':').map(|directory| format!("{directory}/{program}")).collect(),
     };
-    let base = ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/work", "LANG=C.UTF-8"];
     let step = |words: &&[&str]| Words {
         candidates: candidates(words.first().copied().unwrap_or_default()),
         arguments: words.iter().map(|&word| word.to_owned()).collect(),
-        environment: base.iter().chain(naive.environment).map(|&variable| variable.to_owned()).collect(),
+        environment: ENVIRONMENT.iter().chain(naive.environment).map(|&variable| variable.to_owned()).collect(),
     };
     Bare::start(&Job {
         layers: layers(machine, naive.rootfs.unwrap_or(rootfs))?,

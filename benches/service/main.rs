@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use measure::{Contestant, Row, in_turn};
 use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
-use sandboxd::sandbox::stage::{ImageSource, LayerSource};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -245,20 +244,13 @@ fn latency(service: &Service, program: &BareProgram) -> Outcome<Vec<Row>> {
 /// `python3 hello.py` with the image's own Python: this machine's may be another, or start by way of a script.
 fn bare_python() -> Outcome<image::Bare> {
     let machine = Machine::look(&Config::load(&Flags::default())?)?;
-    let ImageSource::Layers(layers) = machine.image_source("python")? else {
-        return Err("the image python has no layers".into());
-    };
-    let path = |layer| match layer {
-        LayerSource::Erofs(path) | LayerSource::Directory(path) => path,
-    };
-    let environment = ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/work", "LANG=C.UTF-8"].map(str::to_owned);
     image::Bare::start(&image::Job {
-        layers: layers.into_iter().map(path).collect(),
+        layers: image::layers(&machine, "python")?,
         file: ("hello.py".to_owned(), PYTHON_HELLO.to_owned()),
         steps: vec![image::Words {
             candidates: vec!["/usr/bin/python3".to_owned()],
             arguments: vec!["python3".to_owned(), "hello.py".to_owned()],
-            environment: environment.to_vec(),
+            environment: image::ENVIRONMENT.map(str::to_owned).to_vec(),
         }],
     })
 }
