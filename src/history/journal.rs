@@ -196,8 +196,10 @@ impl Part {
             }
             Err(error) => {
                 tracing::debug!(%error, "the history's journal could not be written");
-                // Half a frame would hide those behind it; if it stays, nothing is lost but what is written later.
-                let _ = self.file.set_len(self.bytes);
+                // Half a frame would hide those behind it: where it stays, nothing more goes there until the file is emptied.
+                if self.file.set_len(self.bytes).is_err() {
+                    self.bytes = PART_BYTES_MAX;
+                }
                 false
             }
         }
