@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use common::front::{Front, bundle, shell};
-use common::{children_of, groups_of, is_alive, is_root};
+use common::{children_of, groups_of, is_alive, is_root, runs_a_program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandboxd::supervisor::protocol::{FromSupervisor, Job, LimitsWire};
@@ -48,7 +48,7 @@ fn wait_for_pool(front: &Front) {
 fn start_in_one_of(front: &Front, job: Job, waiting: &[i32]) -> (String, i32) {
     let mut stdout = front.start_job(job, &bundle(b"", true));
     let said = read_up_to(&mut stdout, "up\n");
-    let used: Vec<i32> = waiting.iter().copied().filter(|init| !children_of(*init).is_empty()).collect();
+    let used: Vec<i32> = waiting.iter().copied().filter(|init| runs_a_program(*init)).collect();
     assert_eq!(used.len(), 1, "one of the cells that waited runs it: {waiting:?}");
     (said, used[0])
 }
@@ -209,7 +209,7 @@ fn what_fails_ahead_fails_no_run_and_what_fails_a_run_is_named() {
             let script = "ulimit -p; echo up; exec sleep 60";
             let mut stdout = front.start_job(Job { limits, ..shell(number, script) }, &bundle(b"", true));
             assert_eq!(read_up_to(&mut stdout, "up\n"), format!("{}\n", 11 + number), "{fail}");
-            let used: Vec<i32> = inits(&front).into_iter().filter(|init| !children_of(*init).is_empty()).collect();
+            let used: Vec<i32> = inits(&front).into_iter().filter(|init| runs_a_program(*init)).collect();
             let limit = limit_of(&front, used[0], ["pids.max", "pids.max"]);
             assert_eq!(limit, (11 + number).to_string(), "{fail}");
             front.stop(number);

@@ -324,13 +324,13 @@ fn namespaces_alone(plan: &CellPlan) -> CellPlan {
         "pivot_root",
         "detach_old_root",
         "block_child_signals",
-        "report_prepared",
-        "receive_start",
         "start_payload",
         "reap",
-        "install_streams",
         "become_payload_user",
         "mark_descriptors",
+        "report_prepared",
+        "receive_start",
+        "install_streams",
         "execute",
     ];
     let left_out = SEQUENCE.iter().map(|step| step.name).filter(|name| !WANTED.contains(name));
@@ -446,13 +446,13 @@ fn prepared(bench: &mut Bench, count: usize) -> Result<Vec<Cell>, Box<dyn std::e
     for _ in 0..count {
         cells.push(bench.supervisor.prepare(&bench.plan.run)?);
     }
-    for cell in &cells {
+    for cell in &mut cells {
         wait_for(cell, |report| report == Report::Prepared)?;
     }
     Ok(cells)
 }
 
-fn wait_for(cell: &Cell, wanted: impl Fn(Report) -> bool) -> Result<(), Box<dyn std::error::Error>> {
+fn wait_for(cell: &mut Cell, wanted: impl Fn(Report) -> bool) -> Result<(), Box<dyn std::error::Error>> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     loop {
         while let Some((report, _)) = cell.next_report()? {
@@ -479,14 +479,14 @@ fn many() -> Outcome {
     for cell in &mut cells {
         cell.start(&start, &[null.as_fd(); 4])?;
     }
-    for cell in &cells {
+    for cell in &mut cells {
         wait_for(cell, |report| matches!(report, Report::Started { .. }))?;
     }
     let started_in = began.elapsed();
     let alive = Left::read().processes - before.processes;
     let began = Instant::now();
     cells.iter().for_each(Cell::kill);
-    let problems: usize = cells.iter_mut().map(|cell| cell.finish().1.len()).sum();
+    let problems: usize = cells.iter_mut().map(|cell| cell.finish().len()).sum();
     let gone_in = began.elapsed();
     drop(cells);
     let clean = Left::read() == before && problems == 0;

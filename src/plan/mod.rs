@@ -298,9 +298,6 @@ fn rlimits(limits: &Limits, host: &Host) -> Vec<Rlimit> {
     let rlimit = |name, resource: libc::__rlimit_resource_t, value| Rlimit { name, resource, value };
     let cpu_seconds = (limits.cpu_time + Duration::from_millis(999)).as_secs() + 1;
     vec![
-        // 1, not 0: a core_pattern that pipes into a handler ignores 0 and runs the handler on the host; the kernel's
-        // coredump.c refuses exactly 1 for pipes, and no core fits in one byte for files.
-        rlimit("core", libc::RLIMIT_CORE, 1),
         // A backstop behind the supervisor's own clock: per process, in whole seconds, SIGXCPU then SIGKILL.
         rlimit("cpu", libc::RLIMIT_CPU, cpu_seconds),
         rlimit("fsize", libc::RLIMIT_FSIZE, limits.file_bytes),

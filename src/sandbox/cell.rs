@@ -4,17 +4,19 @@
 //! prepare --> prepared --start--> running --payload ends or is killed--> drained --finish--> gone
 //! ```
 //! Preparing and starting are two calls, because a prepared cell holds nothing of any run and can wait in a pool.
-//! They are also two messages that init reads one after the other, so that a caller in a hurry sends both at once.
+//! They are also two messages that the cell reads one after the other, so that a caller in a hurry sends both at once.
 //! Whatever fails on the way, and whenever a [`Cell`] is dropped, init is killed, reaped, and its cgroup removed.
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
@@ -29,6 +31,9 @@ use super::start::Start;
 use super::sys::{self, Child};
 use super::{init, landlock, message, signal};
 use crate::plan::{CellPlan, Scratch};
+
+/// Longest wait for a cell that is being prepared: it takes a millisecond or two.
+const PREPARE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Why a step of the supervisor failed: an errno, or what a layer below says.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +125,8 @@ pub struct Cell {
     /// What the cell was made with, or has been given since.
     limits: GroupLimits,
     scratch: Vec<Scratch>,
-    /// Path and mount options of what init is to resize before anything is written.
-    resized: Vec<(CString, CString)>,
+    /// Reports read while something else was waited for.
+    early: VecDeque<(Report, Option<OwnedFd>)>,
     reaped: bool,
 }
 
@@ -161,7 +166,7 @@ impl Cell {
                 group,
                 limits: group_limits(plan),
                 scratch: plan.scratch.clone(),
-                resized: Vec::new(),
+                early: VecDeque::new(),
                 reaped: false,
             }),
             _ => Err(CellError::new("clone_init", Errno::EINVAL)),
@@ -181,9 +186,40 @@ impl Cell {
             }
             self.limits = limits;
         }
-        let resized = plan.scratch.iter().filter(|scratch| !self.scratch.contains(scratch));
-        self.resized = resized.map(|scratch| (c_string(scratch.target), c_string(&scratch_sizes(scratch)))).collect();
+        if plan.scratch != self.scratch {
+            self.wait_until_prepared()?;
+            for scratch in plan.scratch.iter().filter(|scratch| !self.scratch.contains(scratch)) {
+                resize_scratch(self.child.pid, scratch).map_err(|errno| CellError::new("mount_scratch", errno))?;
+            }
+            self.scratch = plan.scratch.clone();
+        }
         Ok(())
+    }
+
+    /// Waits for the report of a cell that was prepared a moment ago; one that has lain on a shelf has made it.
+    fn wait_until_prepared(&mut self) -> Result<(), CellError> {
+        let deadline = Instant::now() + PREPARE_TIME_MAX;
+        let failed = |errno| CellError::new("report_prepared", errno);
+        loop {
+            if let Some((Report::Failed { step, errno }, _)) = self.early.back() {
+                return Err(CellError::of_report(*step, *errno));
+            }
+            if matches!(self.early.back(), Some((Report::Prepared, _))) {
+                return Ok(());
+            }
+            match next_report(self.control.as_fd()).map_err(failed)? {
+                Some(report) => self.early.push_back(report),
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let mut events = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
+                    match poll(&mut events, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+                        Ok(0) => return Err(failed(Errno::ETIMEDOUT)),
+                        Ok(_) | Err(Errno::EINTR) => {}
+                        Err(errno) => return Err(failed(errno)),
+                    }
+                }
+            }
+        }
     }
 
     /// False once init has ended, by whatever cause: with it the cell is dead.
@@ -204,7 +240,7 @@ impl Cell {
     /// # Errors
     /// The message is too long, or init is gone.
     pub fn start(&mut self, start: &Start, descriptors: &[BorrowedFd; 4]) -> Result<(), CellError> {
-        let message = start.encode(&self.resized).map_err(|bytes| {
+        let message = start.encode().map_err(|bytes| {
             let text =
                 format!("the start message of {bytes} bytes is over the {} allowed", super::start::START_BYTES_MAX);
             CellError::new("receive_start", StepFailure::Message(text))
@@ -238,8 +274,11 @@ impl Cell {
     ///
     /// # Errors
     /// ENOTCONN once init has hung up; EBADMSG for what is no report.
-    pub fn next_report(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
-        next_report(self.control.as_fd())
+    pub fn next_report(&mut self) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
+        match self.early.pop_front() {
+            Some(report) => Ok(Some(report)),
+            None => next_report(self.control.as_fd()),
+        }
     }
 
     /// CPU time of the whole cell up to now.
@@ -249,7 +288,10 @@ impl Cell {
 
     /// What the whole cell used up to now.
     pub fn usage(&self) -> Result<Usage, CgroupError> {
-        self.group.as_ref().map_or(Ok(Usage::default()), |group| group.usage())
+        let began = sys::monotonic_ns();
+        let usage = self.group.as_ref().map_or(Ok(Usage::default()), |group| group.usage());
+        trace_time("supervisor", "read_usage", sys::monotonic_ns() - began);
+        usage
     }
 
     /// True when nothing but init is known to be left of the cell: what it used can change no more.
@@ -274,24 +316,26 @@ impl Cell {
         self.group.as_ref().and_then(|group| group.usage().ok()).map_or(0, |usage| usage.memory_peak_bytes)
     }
 
-    /// Destroys the cell, killing what still runs, and returns what it used, beside every error of the cleanup.
-    /// A second call finds nothing left to do.
-    pub fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<CgroupError>) {
-        let began = sys::monotonic_ns();
-        if !self.reaped {
-            self.kill();
-            reap(&self.child);
-            self.reaped = true;
+    /// Kills what still runs and waits until it is gone. What it used can be asked for until [`Cell::finish`].
+    pub fn end(&mut self) {
+        if self.reaped {
+            return;
         }
-        let Some(group) = self.group.take() else { return (Ok(Usage::default()), Vec::new()) };
-        let reaped = sys::monotonic_ns();
-        trace_time("supervisor", "reap_init", reaped - began);
-        let usage = group.usage();
-        let read = sys::monotonic_ns();
-        trace_time("supervisor", "read_usage", read - reaped);
+        let began = sys::monotonic_ns();
+        self.kill();
+        reap(&self.child);
+        self.reaped = true;
+        trace_time("supervisor", "reap_init", sys::monotonic_ns() - began);
+    }
+
+    /// Destroys the cell, killing what still runs; every error of the cleanup. A second call finds nothing left to do.
+    pub fn finish(&mut self) -> Vec<CgroupError> {
+        self.end();
+        let Some(group) = self.group.take() else { return Vec::new() };
+        let began = sys::monotonic_ns();
         let errors = group.remove();
-        trace_time("supervisor", "remove_cgroup", sys::monotonic_ns() - read);
-        (usage, errors)
+        trace_time("supervisor", "remove_cgroup", sys::monotonic_ns() - began);
+        errors
     }
 }
 
@@ -302,7 +346,7 @@ pub fn trace_time(actor: &'static str, step: &'static str, nanoseconds: u64) {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        for error in self.finish().1 {
+        for error in self.finish() {
             tracing::error!(%error, "a dropped cell was not cleaned up");
         }
     }
@@ -333,6 +377,20 @@ fn reported_failure(control: BorrowedFd) -> Option<CellError> {
         }
     }
     None
+}
+
+/// Gives a scratch place of the cell of `init`, in which nothing has been written yet, another size.
+fn resize_scratch(init: i32, scratch: &Scratch) -> Result<(), Errno> {
+    use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
+    // init is not reaped, so the number is its own; and nothing of the run is in the cell that could lead the path astray.
+    let path = format!("/proc/{init}/root{}", scratch.target);
+    let resize = || {
+        let filesystem = fspick(rustix::fs::CWD, path, FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_string(&filesystem, "size", scratch.bytes.to_string())?;
+        fsconfig_set_string(&filesystem, "nr_inodes", scratch.inodes.to_string())?;
+        fsconfig_reconfigure(&filesystem)
+    };
+    resize().map_err(message::errno)
 }
 
 /// Waits for init; it is a PID 1, so its end is the end of every process of the cell.
@@ -370,9 +428,12 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> Result<ChildImage, Errno> {
         .scratch
         .iter()
         .map(|scratch| {
-            let (sizes, mode, id) = (scratch_sizes(scratch), scratch.mode, plan.identity.payload);
-            let options = format!("{sizes},mode={mode:o},uid={id},gid={id}");
-            (c_string(scratch.target.trim_start_matches('/')), c_string(&options))
+            let Scratch { target, bytes, inodes, mode } = scratch;
+            // The payload's, which a test's control may leave as init's.
+            let changes_user = !plan.left_out.iter().any(|step| step == "become_payload_user");
+            let id = if changes_user { plan.identity.payload } else { plan.identity.init };
+            let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={id},gid={id}");
+            (c_string(target.trim_start_matches('/')), c_string(&options))
         })
         .collect();
     if let Some(plan) = &plan.landlock {
@@ -387,11 +448,6 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> Result<ChildImage, Errno> {
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
     image.timed = tracing::enabled!(tracing::Level::TRACE);
     Ok(image)
-}
-
-/// The mount options of a scratch place that can be changed later.
-fn scratch_sizes(scratch: &Scratch) -> String {
-    format!("size={},nr_inodes={}", scratch.bytes, scratch.inodes)
 }
 
 /// What a plan's limits mean for the cgroup.

@@ -3,7 +3,8 @@
 //! # Processes of a cell
 //! ```text
 //! supervisor --clone3--> init (PID 1 of the cell)  --vfork--> payload --execve--> the untrusted program
-//!     |  control socket    |  builds the cell, waits for a start      |  locks itself, becomes the program
+//!     |  control socket    |  builds the cell                         |  locks itself
+//!     |----- start --------+----------------------------------------->|  becomes the program
 //!     |<---- reports ------|  reaps, answers denied system calls      |
 //! ```
 //! init is a copy of the supervisor's address space, payload shares init's until its exec. Both make system calls and

@@ -4,7 +4,7 @@
 //! only; see [`super::child`].
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -16,7 +16,6 @@ use nix::unistd::{Gid, Uid};
 use super::child::{ChildImage, DENIED_MAX, run_payload};
 use super::message::{self, errno};
 use super::report::Report;
-use super::start::StartReader;
 use super::sys;
 
 /// Where the stage holds the image's root.
@@ -90,7 +89,7 @@ pub(super) fn die_with_supervisor(image: &mut ChildImage) -> Step {
 }
 
 /// What is ready now.
-fn look(events: &mut [PollFd]) -> Step {
+pub(super) fn look(events: &mut [PollFd]) -> Step {
     loop {
         match poll(events, PollTimeout::ZERO) {
             Err(Errno::EINTR) => {}
@@ -214,102 +213,6 @@ pub(super) fn drop_bounding_set(_: &mut ChildImage) -> Step {
     Ok(())
 }
 
-pub(super) fn report_prepared(image: &mut ChildImage) -> Step {
-    // With the program waiting already nobody waits to hear of it; not to say so spares the supervisor a wake-up.
-    let mut events = [PollFd::new(sys::borrow_fd(image.control), PollFlags::POLLIN)];
-    look(&mut events)?;
-    let is_waited_for = events[0].revents().is_some_and(|events| events.is_empty());
-    if is_waited_for { image.report(Report::Prepared) } else { Ok(()) }
-}
-
-pub(super) fn receive_start(image: &mut ChildImage) -> Step {
-    let flags = rustix::net::RecvFlags::empty();
-    let (length, descriptors) = message::receive(sys::borrow_fd(image.control), &mut image.message, flags)?;
-    if length == 0 {
-        sys::exit(1);
-    }
-    image.message_bytes = length;
-    for (slot, descriptor) in image.received.iter_mut().zip(descriptors) {
-        *slot = descriptor.ok_or(Errno::EBADMSG)?.into_raw_fd();
-    }
-    Ok(())
-}
-
-pub(super) fn resize_scratch(image: &mut ChildImage) -> Step {
-    let mut reader = StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)?;
-    if reader.scratch == 0 {
-        return Ok(());
-    }
-    reader.skip_rlimits()?;
-    reader.skip_files()?;
-    reader.skip_program()?;
-    let none = None::<&CStr>;
-    for _ in 0..reader.scratch {
-        let (path, options) = (reader.string()?, reader.string()?);
-        nix::mount::mount(none, path, none, MsFlags::MS_REMOUNT | SCRATCH_FLAGS, Some(options))?;
-    }
-    Ok(())
-}
-
-pub(super) fn write_files(image: &mut ChildImage) -> Step {
-    let mut reader = StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)?;
-    if reader.files == 0 {
-        return Ok(());
-    }
-    reader.skip_rlimits()?;
-    let owner = (Uid::from_raw(image.payload_id), Gid::from_raw(image.payload_id));
-    let mut remaining = reader;
-    remaining.skip_files()?;
-    let workdir =
-        nix::fcntl::open(remaining.string()?, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    for _ in 0..reader.files {
-        let (name, mode, bytes) = reader.file()?;
-        make_parents(workdir.as_fd(), name, owner)?;
-        // O_EXCL: the work directory is new, so whatever exists already is a name given twice.
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(workdir.as_fd(), name, flags, Mode::from_bits_truncate(mode))?;
-        let mut left = bytes;
-        while left > 0 {
-            let chunk = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
-            match nix::sys::sendfile::sendfile64(&file, sys::borrow_fd(image.received[3]), None, chunk) {
-                // The bundle is shorter than its table says.
-                Ok(0) => return Err(Errno::EBADMSG),
-                Ok(sent) => left -= sent as u64,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        nix::unistd::fchown(&file, Some(owner.0), Some(owner.1))?;
-    }
-    Ok(())
-}
-
-/// Makes the directories above `name`, one after the other, owned by the payload.
-fn make_parents(workdir: BorrowedFd, name: &CStr, owner: (Uid, Gid)) -> Step {
-    let bytes = name.to_bytes();
-    let mut prefix = [0u8; 4096];
-    for (index, byte) in bytes.iter().enumerate() {
-        if *byte == b'/' {
-            let head = bytes.get(..index).ok_or(Errno::EBADMSG)?;
-            prefix.get_mut(..index).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(head);
-            *prefix.get_mut(index).ok_or(Errno::ENAMETOOLONG)? = 0;
-            let directory = CStr::from_bytes_until_nul(&prefix).map_err(|_| Errno::EBADMSG)?;
-            match nix::sys::stat::mkdirat(workdir, directory, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => nix::unistd::fchownat(
-                    workdir,
-                    directory,
-                    Some(owner.0),
-                    Some(owner.1),
-                    nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
-                )?,
-                Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn reset_signals(_: &mut ChildImage) -> Step {
     sys::reset_signals()
 }
@@ -338,6 +241,8 @@ pub(super) fn start_payload(image: &mut ChildImage) -> Step {
     }
     match image.failure {
         Some((_, errno)) => Err(errno),
+        // Killed before it had a program; what is reaped tells by what.
+        None if image.executed_ns == 0 => Ok(()),
         None => image.report(Report::Started { at_ns: image.executed_ns, init_cpu_ns: sys::process_cpu_ns() }),
     }
 }

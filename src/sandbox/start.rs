@@ -1,6 +1,6 @@
 //! The start message: the program that a prepared cell is given.
 //!
-//! Written by the supervisor, read by init in a buffer that was there before the clone: the reader neither allocates
+//! Written by the supervisor, read by the payload in a buffer that was there before the clone: the reader neither allocates
 //! nor panics, and refuses whatever is not exactly what the writer makes. The contents of files travel beside it in
 //! one sealed memfd, one after the other in the order of their names here.
 
@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
 
-/// Greatest size of an encoded message, and of init's buffer for it.
+/// Greatest size of an encoded message, and of the cell's buffer for it.
 pub const START_BYTES_MAX: usize = 160 << 10;
 /// Strings in the longest message: arguments and environment, with their terminators.
 pub const STRINGS_MAX: usize = crate::words::request::bounds::ARGUMENTS_MAX;
@@ -35,18 +35,11 @@ pub struct StartFile {
 }
 
 impl Start {
-    /// The message, or its size when that is over [`START_BYTES_MAX`]. `scratch` are the scratch places that get
-    /// another size than they were made with: path and mount options of each.
-    pub fn encode(&self, scratch: &[(CString, CString)]) -> Result<Vec<u8>, usize> {
+    /// The message, or its size when that is over [`START_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>, usize> {
         let mut bytes = Vec::with_capacity(4096);
-        let counts = [
-            self.rlimits.len(),
-            self.files.len(),
-            self.candidates.len(),
-            self.arguments.len(),
-            self.environment.len(),
-            scratch.len(),
-        ];
+        let counts =
+            [self.rlimits.len(), self.files.len(), self.candidates.len(), self.arguments.len(), self.environment.len()];
         for count in counts {
             bytes.extend((count as u32).to_le_bytes());
         }
@@ -63,15 +56,11 @@ impl Start {
         for string in self.candidates.iter().chain(&self.arguments).chain(&self.environment) {
             bytes.extend(string.as_bytes_with_nul());
         }
-        for (path, options) in scratch {
-            bytes.extend(path.as_bytes_with_nul());
-            bytes.extend(options.as_bytes_with_nul());
-        }
         if bytes.len() > START_BYTES_MAX { Err(bytes.len()) } else { Ok(bytes) }
     }
 }
 
-/// A start message in init's buffer. The parts are read in their order, each at most once.
+/// A start message in the cell's buffer. The parts are read in their order, each at most once.
 #[derive(Clone, Copy)]
 pub struct StartReader<'a> {
     bytes: &'a [u8],
@@ -80,21 +69,18 @@ pub struct StartReader<'a> {
     pub candidates: u32,
     pub arguments: u32,
     pub environment: u32,
-    pub scratch: u32,
 }
 
 impl<'a> StartReader<'a> {
     /// # Errors
     /// EBADMSG for anything but a message of [`Start::encode`], as for every reader here.
     pub fn new(bytes: &'a [u8]) -> Result<StartReader<'a>, Errno> {
-        let mut reader =
-            StartReader { bytes, rlimits: 0, files: 0, candidates: 0, arguments: 0, environment: 0, scratch: 0 };
+        let mut reader = StartReader { bytes, rlimits: 0, files: 0, candidates: 0, arguments: 0, environment: 0 };
         reader.rlimits = reader.u32()?;
         reader.files = reader.u32()?;
         reader.candidates = reader.u32()?;
         reader.arguments = reader.u32()?;
         reader.environment = reader.u32()?;
-        reader.scratch = reader.u32()?;
         Ok(reader)
     }
 
@@ -137,15 +123,6 @@ impl<'a> StartReader<'a> {
         Ok(())
     }
 
-    /// Passes over the work directory and the program; the files must have been read.
-    pub fn skip_program(&mut self) -> Result<(), Errno> {
-        self.string()?;
-        for count in [self.candidates, self.arguments, self.environment] {
-            self.strings(count).map(drop)?;
-        }
-        Ok(())
-    }
-
     pub fn string(&mut self) -> Result<&'a CStr, Errno> {
         let string = CStr::from_bytes_until_nul(self.bytes).map_err(|_| Errno::EBADMSG)?;
         self.bytes = self.bytes.get(string.count_bytes() + 1..).ok_or(Errno::EBADMSG)?;
@@ -181,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let bytes = sample().encode(&[(c"/tmp".into(), c"size=1".into())]).unwrap();
+        let bytes = sample().encode().unwrap();
         let mut reader = StartReader::new(&bytes).unwrap();
         assert_eq!(reader.rlimit(), Ok((4, 1)));
         assert_eq!(reader.rlimit(), Ok((7, 256)));
@@ -190,12 +167,11 @@ mod tests {
         assert_eq!(reader.strings(1).unwrap().collect::<Vec<_>>(), [c"/usr/bin/true"]);
         assert_eq!(reader.strings(2).unwrap().collect::<Vec<_>>(), [c"true", c""]);
         assert_eq!(reader.strings(1).unwrap().collect::<Vec<_>>(), [c"A=1"]);
-        assert_eq!((reader.scratch, reader.string(), reader.string()), (1, Ok(c"/tmp"), Ok(c"size=1")));
         assert!(reader.string().is_err());
 
         let mut reader = StartReader::new(&bytes).unwrap();
-        reader.skip_rlimits().and_then(|()| reader.skip_files()).and_then(|()| reader.skip_program()).unwrap();
-        assert_eq!(reader.string(), Ok(c"/tmp"));
+        reader.skip_rlimits().and_then(|()| reader.skip_files()).unwrap();
+        assert_eq!(reader.string(), Ok(c"/work"));
     }
 
     proptest! {

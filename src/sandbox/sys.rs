@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general as raw;
 use linux_raw_sys::loop_device as raw_loop;
@@ -138,22 +139,33 @@ impl Drop for ZeroedPages {
 /// Runs `child` in a new process that shares this process's memory and descriptors until it executes a program or
 /// exits; the caller waits meanwhile (vfork semantics). Returns the process id. What `child` writes is seen here.
 ///
+/// The wait is for the word that the kernel clears when the child lets go of the memory (`CLONE_CHILD_CLEARTID`, as
+/// pthread_join(3) waits), not that of `CLONE_VFORK`, which counts as load: cells wait for their program for minutes.
+///
 /// # Errors
 /// clone(2): EAGAIN at a process limit, ENOMEM.
 pub fn vfork<F: FnMut() -> i32>(stack: &mut VforkStack, mut child: F) -> SysResult<i32> {
     extern "C" fn enter<F: FnMut() -> i32>(argument: *mut c_void) -> c_int {
-        // SAFETY: `argument` is the pointer to `child` passed below; CLONE_VFORK keeps its owner asleep, so that this
-        // is the only reference in use.
+        // SAFETY: `argument` is the pointer to `child` passed below, whose owner sleeps until this process is through
+        // with the memory, so that this is the only reference in use.
         let child = unsafe { &mut *argument.cast::<F>() };
         child()
     }
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+    let sharing = AtomicU32::new(1);
+    let (none, word) = (std::ptr::null_mut::<c_void>(), sharing.as_ptr());
     // Stacks grow down and must be aligned to 16 bytes at their top.
     let top = (stack.bytes.as_mut_ptr_range().end as usize & !0xf) as *mut c_void;
-    // SAFETY: `enter` has the signature clone wants, `top` is the end of 64 KiB that nobody else uses, and both it and
-    // `child` live until the caller is woken again, which CLONE_VFORK delays to the child's exec or exit.
-    let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut child).cast()) };
-    check(libc::c_long::from(pid)).map(|pid| pid as i32)
+    // SAFETY: `enter` has the signature clone wants, `top` is the end of 64 KiB that nobody else uses, and it, `child`
+    // and `sharing` live until the loop below has ended, which is after the child's exec or exit. The two processes
+    // share one `errno`, which the waiting one leaves alone: rustix makes the call without libc.
+    let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut child).cast::<c_void>(), none, none, word) };
+    let pid = check(libc::c_long::from(pid))?;
+    while sharing.load(Ordering::Acquire) != 0 {
+        // Woken, interrupted or too late: the word tells.
+        let _woken = rustix::thread::futex::wait(&sharing, rustix::thread::futex::Flags::empty(), 1, None);
+    }
+    Ok(pid as i32)
 }
 
 /// Pointers to NUL-terminated strings, ended by a null pointer, as execve(2) wants them.

@@ -221,7 +221,7 @@ fn baked_limits(limits: &Limits) -> Limits {
         memory_bytes: _,
         processes: _,
         cpu_rate: _,
-        // The scratch places', resized at the start.
+        // The scratch places', resized when the cell is taken.
         scratch_bytes: _,
         scratch_inodes: _,
         // The resource limits', set by the payload.

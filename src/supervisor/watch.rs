@@ -96,7 +96,8 @@ impl<'a> Watch<'a> {
     pub async fn run(&mut self, stop: impl Future<Output = Stop>) -> Result<Ended, CellError> {
         let watched = self.until_dead(stop, false).await;
         self.take_reports();
-        let (usage, cleanup) = self.finish();
+        let usage = self.final_usage();
+        let cleanup = self.finish();
         watched.map_err(|error| CellError::new("watch", error))?;
         Ok(Ended { outcome: self.conclude(usage)?, cleanup })
     }
@@ -113,8 +114,8 @@ impl<'a> Watch<'a> {
         let usage = match over {
             Over::Facts => self.cell.usage(),
             Over::Dead => {
-                let (usage, cleanup) = self.finish();
-                self.cleanup = cleanup;
+                let usage = self.final_usage();
+                self.cleanup = self.finish();
                 usage
             }
         };
@@ -129,13 +130,18 @@ impl<'a> Watch<'a> {
             let _dead = dead.readable().await;
         }
         let mut cleanup = std::mem::take(&mut self.cleanup);
-        cleanup.extend(self.finish().1);
+        cleanup.extend(self.finish());
         cleanup
     }
 
-    fn finish(&mut self) -> (Result<Usage, CgroupError>, Vec<String>) {
-        let (usage, cleanup) = self.cell.finish();
-        (usage, cleanup.iter().map(|error| chain(error)).collect())
+    /// What the cell used up to its death, which is waited for.
+    fn final_usage(&mut self) -> Result<Usage, CgroupError> {
+        self.cell.end();
+        self.cell.usage()
+    }
+
+    fn finish(&mut self) -> Vec<String> {
+        self.cell.finish().iter().map(|error| chain(error)).collect()
     }
 
     /// The facts of a cell that is over, with what it used.

@@ -410,7 +410,7 @@ fn no_core_is_dumped() {
     assert!(answer["stdout"].as_str().is_some_and(|out| out.ends_with("leave a core: ENOENT\n")), "{answer}");
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     if pattern.trim().starts_with("core") {
-        let answer = run_program("dumps", &["install_seccomp", "set_rlimits"], &[]);
+        let answer = run_program("dumps", &["install_seccomp", "limit_core_dumps"], &[]);
         assert!(
             answer["stdout"].as_str().is_some_and(|out| out.ends_with("leave a core: ok\n")),
             "the control: {answer}"

@@ -288,6 +288,12 @@ pub fn children_named(pid: i32, word: &str) -> Vec<i32> {
     children_of(pid).into_iter().filter(is_named).collect()
 }
 
+/// Whether the cell of `init` runs its program: its payload waits for one as another process of ours.
+pub fn runs_a_program(init: i32) -> bool {
+    let program = |pid: i32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    children_of(init).into_iter().any(|child| program(child).is_some_and(|own| Some(own) != program(init)))
+}
+
 /// A process that is neither gone nor a zombie.
 pub fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

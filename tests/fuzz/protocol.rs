@@ -112,7 +112,7 @@ fn check_job(job: &Job, profiles: &Profiles, host: &sandboxd::words::host::Host)
     for cell in plan.compile.iter().chain([&plan.run]) {
         let start = start_of(cell, &table);
         assert!(start.arguments.len() + start.environment.len() <= STRINGS_MAX, "{}", start.arguments.len());
-        match start.encode(&[]) {
+        match start.encode() {
             Ok(bytes) => assert_eq!(read_start(&bytes), Ok((start, bytes.len()))),
             Err(length) => assert!(length > START_BYTES_MAX),
         }
@@ -187,7 +187,7 @@ fn what_the_supervisor_says() {
     });
 }
 
-/// The program in a start message and the bytes it takes, read as init reads them.
+/// The program in a start message and the bytes it takes, read as the payload reads them.
 fn read_start(bytes: &[u8]) -> Result<(Start, usize), nix::errno::Errno> {
     let mut reader = StartReader::new(bytes)?;
     let own = |string: &CStr| CString::from(string);
@@ -204,16 +204,10 @@ fn read_start(bytes: &[u8]) -> Result<(Start, usize), nix::errno::Errno> {
     start.candidates = reader.strings(candidates)?.map(own).collect();
     start.arguments = reader.strings(arguments)?.map(own).collect();
     start.environment = reader.strings(environment)?.map(own).collect();
-    let mut scratch = Vec::new();
-    for _ in 0..reader.scratch {
-        scratch.push((own(reader.string()?), own(reader.string()?)));
-    }
     let mut skipping = StartReader::new(bytes)?;
-    skipping.skip_rlimits().and_then(|()| skipping.skip_files()).and_then(|()| skipping.skip_program())?;
-    for (path, options) in &scratch {
-        assert_eq!((skipping.string(), skipping.string()), (Ok(path.as_c_str()), Ok(options.as_c_str())));
-    }
-    match start.encode(&scratch) {
+    skipping.skip_rlimits().and_then(|()| skipping.skip_files())?;
+    assert_eq!(skipping.string(), Ok(start.workdir.as_c_str()));
+    match start.encode() {
         Ok(again) => {
             assert!(bytes.starts_with(&again), "written again it is another");
             Ok((start, again.len()))
@@ -223,15 +217,14 @@ fn read_start(bytes: &[u8]) -> Result<(Start, usize), nix::errno::Errno> {
 }
 
 #[test]
-fn what_init_reads() {
+fn what_the_payload_reads() {
     let (profiles, host) = (world::profiles(), world::host());
     let start = |job: &Job| {
         let plan = world::planned(&job.request(), &profiles, &host).expect("a plan");
-        let scratch: (CString, CString) = (c"/tmp".into(), c"size=65536,nr_inodes=100".into());
-        start_of(&plan.run, &table_of(&job.files)).encode(&[scratch]).expect("a message that is short enough")
+        start_of(&plan.run, &table_of(&job.files)).encode().expect("a message that is short enough")
     };
     let made = jobs().iter().map(start).collect();
-    let target = Target { name: "what_init_reads", words: &["protocol"], bytes_max: START_BYTES_MAX, made };
+    let target = Target { name: "what_the_payload_reads", words: &["protocol"], bytes_max: START_BYTES_MAX, made };
     fuzz(&target, |input| match read_start(input) {
         Err(errno) => errno.to_string(),
         Ok((start, _)) => format!(

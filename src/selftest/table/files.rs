@@ -289,7 +289,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             "leave a core: ENOENT",
         ]),
         alone: &[("seccomp", &[LANDLOCK])],
-        control: Without(&[SECCOMP, "set_rlimits"]),
+        control: Without(&[SECCOMP, "limit_core_dumps"]),
         closed: &[("leave a core", "asked for by a test of its own, where core_pattern names a file")],
         ..FILES
     },

@@ -152,7 +152,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             "sigpending: EPERM",
         ]),
         alone: &[("hard limits", &[SECCOMP, LANDLOCK])],
-        control: Without(&[SECCOMP, "set_rlimits"]),
+        control: Without(&[SECCOMP, "limit_core_dumps", "set_rlimits"]),
         closed: &[("nice", "0 on the host too"), ("rtprio", "0 on the host too")],
         ..PROCESSES
     },
