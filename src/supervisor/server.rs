@@ -249,9 +249,8 @@ fn begin<I: Images + 'static>(
             Ok(())
         }
         Ok((cell, plan)) => {
-            shared.started.notify_one();
             tokio::task::spawn_local(async move {
-                let mut watch = Watch::new(cell, &plan).with_signals(signaled);
+                let mut watch = Watch::new(cell, &plan).with_signals(signaled).telling(&shared.started);
                 let stop = async {
                     match stopped.await {
                         Ok(reason) => reason,

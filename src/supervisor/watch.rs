@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::PAYLOAD_SIGNALS;
@@ -58,6 +58,8 @@ pub struct Watch<'a> {
     /// Errors of a cleanup that is done already.
     cleanup: Vec<String>,
     signals: Option<mpsc::Receiver<i32>>,
+    /// Told when the program has started.
+    told: Option<&'a Notify>,
 }
 
 /// Watches a duplicate, so that the cell itself stays free to be asked and killed meanwhile.
@@ -80,6 +82,7 @@ impl<'a> Watch<'a> {
             next_look: None,
             cleanup: Vec::new(),
             signals: None,
+            told: None,
         }
     }
 
@@ -87,6 +90,11 @@ impl<'a> Watch<'a> {
     /// [`PAYLOAD_SIGNALS`].
     pub fn with_signals(self, signals: mpsc::Receiver<i32>) -> Watch<'a> {
         Watch { signals: Some(signals), ..self }
+    }
+
+    /// Tells `told` when the program has started.
+    pub fn telling(self, told: &'a Notify) -> Watch<'a> {
+        Watch { told: Some(told), ..self }
     }
 
     /// Waits for the end of the cell and destroys it. `stop` may end it before its time.
@@ -322,6 +330,9 @@ impl<'a> Watch<'a> {
             Report::Workdir => self.workdir = descriptor,
             Report::Started { at_ns, init_cpu_ns } => {
                 self.started = Some((at_ns, Instant::now()));
+                if let Some(told) = self.told {
+                    told.notify_one();
+                }
                 self.init_cpu_ns = init_cpu_ns;
             }
             Report::Failed { step, errno } => {
