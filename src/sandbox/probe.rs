@@ -110,9 +110,13 @@ const IDS_COUNT: u32 = 1 << 23;
 
 /// The ids that this process may give to cells: the usual range where it is mapped, else the upper half of the largest
 /// range that is (in a container).
-pub fn id_range() -> IdRange {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    id_range_within(&map)
+///
+/// # Errors
+/// What is mapped cannot be read. Nothing may stand in for it: the ids would be the machine's own.
+pub fn id_range() -> Result<IdRange, Errno> {
+    let map = fs::read_to_string("/proc/self/uid_map");
+    let map = map.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(id_range_within(&map))
 }
 
 fn id_range_within(map: &str) -> IdRange {

@@ -225,7 +225,7 @@ fn settle(host: &Host) -> Result<(IdRange, Networks), SupervisorError> {
             rustix::thread::set_thread_groups(&[])
                 .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
                 .map_err(setup("let go of supplementary groups"))?;
-            crate::sandbox::probe::id_range()
+            crate::sandbox::probe::id_range().map_err(setup("read /proc/self/uid_map"))?
         }
         Privilege::Rootless => {
             enter_user_namespace().map_err(setup("make a user namespace as an ordinary user"))?;
