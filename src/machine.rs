@@ -129,7 +129,8 @@ impl Machine {
             (Some(name), _) => match self.image(name) {
                 Err(not_built @ RootfsError::NotBuilt { .. }) => {
                     // What has no recipe cannot be built: a slip of the finger, most likely.
-                    Recipes::load(self.own_recipes())?.get(name)?;
+                    Recipes::load(Some(self.recipes_dir.as_path()).filter(|directory| directory.is_dir()))?
+                        .get(name)?;
                     Err(not_built.into())
                 }
                 image => Ok(image?.name),
@@ -170,18 +171,13 @@ impl Machine {
         supervisor.stage(name, &source).map_err(|error| MachineError::Stage { image: name.to_owned(), error })
     }
 
-    /// The operator's directory of recipes, if there is one.
-    fn own_recipes(&self) -> Option<&Path> {
-        Some(self.recipes_dir.as_path()).filter(|directory| directory.is_dir())
-    }
-
     /// What image `name` is made of.
     ///
     /// # Errors
     /// It vanished, or is damaged.
     pub fn image_source(&self, name: &str) -> Result<ImageSource, MachineError> {
         if name == HOST_IMAGE {
-            let layout = HostRecipe::load(self.own_recipes())?.layout(Path::new("/"));
+            let layout = HostRecipe::load(Some(&self.recipes_dir))?.layout(Path::new("/"))?;
             return Ok(ImageSource::Synthetic(Synthetic {
                 directories: layout.directories,
                 links: layout.links,

@@ -111,8 +111,11 @@ impl Config {
         let named = flags.config.clone().or_else(|| environment.get("SANDBOXD_CONFIG").map(PathBuf::from));
         let file = match named {
             Some(path) => Some(File::read(&path)?),
-            None if Path::new(CONFIG_FILE).exists() => Some(File::read(Path::new(CONFIG_FILE))?),
-            None => None,
+            // One that cannot be looked at may be there, and what it says must not be lost.
+            None => match File::read(Path::new(CONFIG_FILE)) {
+                Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+                file => Some(file?),
+            },
         };
         let mut origins = Origins::default();
         if let Some(file) = &file {

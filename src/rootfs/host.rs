@@ -3,8 +3,10 @@
 //! `layout` is on the path of every run with this image: one parse of a small recipe, a few stats, one reading of
 //! a directory that patterns point into.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -49,18 +51,20 @@ pub struct Bind {
 
 /// The layout by the embedded recipe.
 pub fn layout() -> Result<HostLayout> {
-    Ok(HostRecipe::load(None)?.layout(Path::new("/")))
+    HostRecipe::load(None)?.layout(Path::new("/"))
 }
 
 impl HostRecipe {
     /// The operator's `host.toml` if there is one, else the embedded one.
     pub fn load(operator_directory: Option<&Path>) -> Result<HostRecipe> {
-        let file = operator_directory.map(|directory| directory.join("host.toml")).filter(|file| file.exists());
-        let Some(file) = file else {
-            return HostRecipe::parse(EMBEDDED, Path::new("rootfs/host.toml"));
-        };
-        let text = fs::read_to_string(&file).map_err(RootfsError::io("read", &file))?;
-        HostRecipe::parse(&text, &file)
+        let embedded = || HostRecipe::parse(EMBEDDED, Path::new("rootfs/host.toml"));
+        let Some(file) = operator_directory.map(|directory| directory.join("host.toml")) else { return embedded() };
+        // One that cannot be read may show payloads less of the machine than the embedded one does.
+        match fs::read_to_string(&file) {
+            Ok(text) => HostRecipe::parse(&text, &file),
+            Err(error) if error.kind() == ErrorKind::NotFound => embedded(),
+            Err(error) => Err(RootfsError::io("read", &file)(error)),
+        }
     }
 
     pub fn parse(text: &str, file: &Path) -> Result<HostRecipe> {
@@ -86,35 +90,42 @@ impl HostRecipe {
     }
 
     /// Settled against the machine whose root is `machine` (`/` outside tests).
-    pub fn layout(&self, machine: &Path) -> HostLayout {
+    ///
+    /// # Errors
+    /// Whether something is on this machine could not be asked. To take that for a no would run programs without it.
+    pub fn layout(&self, machine: &Path) -> Result<HostLayout> {
         let mut layout = HostLayout::default();
         // Strings, as comparing paths part by part is half the cost of all this.
         let mut directories: BTreeSet<String> = etc::DIRECTORIES.iter().map(|name| format!("/{name}")).collect();
         let mut names = DirectoryNames { machine, seen: BTreeMap::new() };
         for bind in &self.bind {
-            for target in names.expand(&bind.path) {
-                layout.bind(machine, &target, &mut directories);
+            for target in names.expand(&bind.path)? {
+                layout.bind(machine, &target, &mut directories)?;
             }
         }
         for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
-            match fs::read_link(machine.join(name)) {
+            let path = machine.join(name);
+            match fs::read_link(&path) {
                 Ok(target) => layout.links.push((absolute(name), target)),
-                // A machine that keeps them apart from /usr.
-                Err(_) => layout.bind(machine, &format!("/{name}"), &mut directories),
+                // A machine that keeps them apart from /usr, or has none.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+                    layout.bind(machine, &format!("/{name}"), &mut directories)?;
+                }
+                Err(error) => return Err(RootfsError::io("read the link", &path)(error)),
             }
         }
         layout.files.extend(etc::FILES.iter().map(|(path, content)| (absolute(path), *content)));
         layout.links.extend(etc::LINKS.iter().map(|(path, target)| (absolute(path), PathBuf::from(target))));
         layout.directories = directories.into_iter().map(PathBuf::from).collect();
-        layout
+        Ok(layout)
     }
 }
 
 impl HostLayout {
-    fn bind(&mut self, machine: &Path, target: &str, directories: &mut BTreeSet<String>) {
+    fn bind(&mut self, machine: &Path, target: &str, directories: &mut BTreeSet<String>) -> Result<()> {
         let source = machine.join(target.trim_start_matches('/'));
-        let Ok(metadata) = fs::metadata(&source) else {
-            return; // Not on this machine.
+        let Some(metadata) = there(fs::metadata(&source)).map_err(RootfsError::io("stat", &source))? else {
+            return Ok(());
         };
         for (slash, _) in target.match_indices('/').filter(|(slash, _)| *slash > 0) {
             if !directories.contains(&target[..slash]) {
@@ -127,6 +138,16 @@ impl HostLayout {
             self.file_targets.push(PathBuf::from(target));
         }
         self.binds.push((source, PathBuf::from(target)));
+        Ok(())
+    }
+}
+
+/// What was asked of a path; `None` where there is nothing that this user may see.
+fn there<T>(asked: io::Result<T>) -> io::Result<Option<T>> {
+    use ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    match asked {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => Ok(None),
+        answer => answer.map(Some),
     }
 }
 
@@ -137,20 +158,24 @@ struct DirectoryNames<'a> {
 }
 
 impl DirectoryNames<'_> {
-    fn expand(&mut self, pattern: &str) -> Vec<String> {
+    fn expand(&mut self, pattern: &str) -> Result<Vec<String>> {
         let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
         if !name.contains('*') {
-            return vec![pattern.to_owned()];
+            return Ok(vec![pattern.to_owned()]);
         }
-        let names = self.seen.entry(directory.to_owned()).or_insert_with(|| {
-            let real = self.machine.join(directory.trim_start_matches('/'));
-            let entries = fs::read_dir(real).into_iter().flatten().flatten();
-            let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-            names.sort_unstable();
-            names
-        });
+        let names = match self.seen.entry(directory.to_owned()) {
+            Entry::Occupied(seen) => seen.into_mut(),
+            Entry::Vacant(new) => {
+                let real = self.machine.join(directory.trim_start_matches('/'));
+                let read = || fs::read_dir(&real)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+                let found = there(read()).map_err(RootfsError::io("read", &real))?.unwrap_or_default();
+                let mut names: Vec<String> = found.into_iter().filter_map(|name| name.into_string().ok()).collect();
+                names.sort_unstable();
+                new.insert(names)
+            }
+        };
         let matching = names.iter().filter(|candidate| matches_pattern(name, candidate));
-        matching.map(|name| format!("{directory}/{name}")).collect()
+        Ok(matching.map(|name| format!("{directory}/{name}")).collect())
     }
 }
 
@@ -232,7 +257,7 @@ mod tests {
     #[test]
     fn a_merged_machine_is_bound_by_its_usr_and_links() {
         let root = machine(true);
-        let layout = HostRecipe::load(None).unwrap().layout(root.path());
+        let layout = HostRecipe::load(None).unwrap().layout(root.path()).unwrap();
         assert_eq!(
             targets(&layout),
             ["/usr", "/etc/alternatives", "/etc/ld.so.cache", "/etc/java-21-openjdk", "/etc/python3.13"]
@@ -254,7 +279,7 @@ mod tests {
     #[test]
     fn an_unmerged_machine_has_its_directories_bound() {
         let root = machine(false);
-        let layout = HostRecipe::load(None).unwrap().layout(root.path());
+        let layout = HostRecipe::load(None).unwrap().layout(root.path()).unwrap();
         assert!(targets(&layout).contains(&"/bin"));
         assert!(layout.directories.contains(&"/bin".into()));
         assert!(!layout.links.iter().any(|(path, _)| path == Path::new("/bin")));

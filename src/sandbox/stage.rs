@@ -116,7 +116,7 @@ impl Stage {
     /// # Errors
     /// The mount or file operation that failed, with its path.
     pub fn build(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<Stage, StageError> {
-        let (home, overlays) = (Home::open()?, overlays_of(source, overlay));
+        let (home, overlays) = (Home::open()?, overlays_of(source, overlay)?);
         let namespace = build_namespace(source, privilege, overlay);
         home.return_to().map_err(failed("return from the stage of", "an image"))?;
         Ok(Stage { namespace: namespace?, home, overlays })
@@ -127,7 +127,7 @@ impl Stage {
     /// # Errors
     /// As [`Stage::build`].
     pub fn build_aside(source: &ImageSource, privilege: Privilege, overlay: bool) -> Result<Stage, StageError> {
-        let (home, overlays) = (Home::open()?, overlays_of(source, overlay));
+        let (home, overlays) = (Home::open()?, overlays_of(source, overlay)?);
         Ok(Stage { namespace: build_namespace(source, privilege, overlay)?, home, overlays })
     }
 
@@ -159,10 +159,13 @@ impl Overlay {
     }
 
     /// A bound directory of programs and libraries. The few directories of /etc are not worth a mount each.
-    fn of_bind((source, target): &(PathBuf, PathBuf)) -> Option<Overlay> {
-        let worth = source.is_dir() && !target.starts_with("/etc");
+    ///
+    /// # Errors
+    /// Whether it is a directory could not be asked: to take that for a no would leave the cell without its overlay.
+    fn of_bind((source, target): &(PathBuf, PathBuf)) -> Result<Option<Overlay>, StageError> {
+        let worth = !target.starts_with("/etc") && is_directory(source)?;
         let target = format!("/rootfs{}", target.display());
-        worth.then(|| Overlay { lowers: vec![target.clone(), "/empty".to_owned()], target })
+        Ok(worth.then(|| Overlay { lowers: vec![target.clone(), "/empty".to_owned()], target }))
     }
 
     /// The options of mount(2) that make it.
@@ -175,12 +178,19 @@ const READ_ONLY: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(Ms
 /// Where the stage is put together; any directory that exists everywhere serves, since nobody else sees it.
 const STAGE: &str = "/tmp";
 
-fn overlays_of(source: &ImageSource, overlay: bool) -> Vec<Overlay> {
+fn overlays_of(source: &ImageSource, overlay: bool) -> Result<Vec<Overlay>, StageError> {
     match source {
-        _ if !overlay => Vec::new(),
-        ImageSource::Layers(layers) => vec![Overlay::of_layers(layers.len())],
-        ImageSource::Synthetic(layout) => layout.binds.iter().filter_map(Overlay::of_bind).collect(),
+        _ if !overlay => Ok(Vec::new()),
+        ImageSource::Layers(layers) => Ok(vec![Overlay::of_layers(layers.len())]),
+        ImageSource::Synthetic(layout) => {
+            layout.binds.iter().filter_map(|bind| Overlay::of_bind(bind).transpose()).collect()
+        }
     }
+}
+
+/// Whether `path` is a directory, or leads to one.
+fn is_directory(path: &Path) -> Result<bool, StageError> {
+    std::fs::metadata(path).map(|metadata| metadata.is_dir()).map_err(io_failed("look at", path))
 }
 
 /// Moves the calling thread into a new mount namespace and makes the stage there.
@@ -329,7 +339,7 @@ fn assemble_synthetic(layout: &Synthetic, binds: &[OwnedFd]) -> Result<(), Stage
     }
     for ((source, target), tree) in layout.binds.iter().zip(binds) {
         let target = inside(target);
-        if source.is_dir() {
+        if is_directory(source)? {
             make_directories(&target)?;
         } else {
             make_directories(target.parent().unwrap_or(Path::new("rootfs")))?;
