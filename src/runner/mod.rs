@@ -198,6 +198,9 @@ async fn run_step<C: Cells>(
         () = cancel => unreachable!("the cancellation never completes"),
     };
     let StepEnd { mut outcome, carried, cleanup } = ended?;
+    if let Some(error) = collected.broken {
+        return Err(CellError::new("read_output", error).into());
+    }
     outcome.output = collected.facts;
     // Output that was lost is told of, whether the payload had ended by itself meanwhile or not.
     let unwritten = collected.sink_closed.filter(|_| matches!(outcome.stop, None | Some(Stop::Output)));

@@ -224,6 +224,8 @@ pub struct Collected {
     pub facts: OutputFacts,
     pub captured: Captured,
     pub sink_closed: Option<SinkClosed>,
+    /// Why a stream could not be read to its end: what it still had is lost.
+    pub broken: Option<io::Error>,
 }
 
 /// Reads both streams to their ends. Calls `overflow` once a cap is passed or nobody reads any more; the rest is then
@@ -238,7 +240,7 @@ pub async fn collect(
     canceled: &Notify,
 ) -> Collected {
     let mut facts = OutputFacts::default();
-    let mut sink_closed = None;
+    let (mut sink_closed, mut broken) = (None, None);
     let mut buffer = vec![0; CHUNK_BYTES];
     let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
     while stdout.is_some() || stderr.is_some() {
@@ -254,9 +256,11 @@ pub async fn collect(
                 continue;
             }
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => continue,
+            Err(error) => {
                 *source = None;
+                broken = Some(error);
+                overflow.notify_one();
                 continue;
             }
         };
@@ -276,7 +280,7 @@ pub async fn collect(
             overflow.notify_one();
         }
     }
-    Collected { facts, captured: sink.finish(), sink_closed }
+    Collected { facts, captured: sink.finish(), sink_closed, broken }
 }
 
 async fn ready(pipe: Option<&pipe::Receiver>) {

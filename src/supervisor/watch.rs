@@ -319,7 +319,13 @@ impl<'a> Watch<'a> {
             match self.cell.next_report() {
                 Ok(Some((report, descriptor))) => self.take(report, descriptor),
                 Ok(None) => return true,
-                Err(_) => return false,
+                Err(Errno::ENOTCONN) => return false,
+                // What was not read may say anything: how the payload ended, or that a lock was not shut.
+                Err(errno) => {
+                    self.failure.get_or_insert(CellError::new("read_report", errno));
+                    self.cell.kill();
+                    return false;
+                }
             }
         }
     }
