@@ -34,22 +34,26 @@ impl Parent {
         name: &str,
         make: impl Fn(&Dir, &str) -> Result<(), CgroupError>,
     ) -> Result<Parent, CgroupError> {
-        let mut attempts_left = 5;
+        let (mut attempts_left, mut made) = (5, false);
         loop {
-            let error = match make(&base, name) {
-                Ok(()) => match claim(&base, name) {
-                    Ok(group) => {
-                        return Ok(Parent { base, name: name.to_owned(), group });
-                    }
-                    Err(error) => error,
-                },
+            let ready = match make(&base, name) {
+                // From the attempt before, if nobody has swept it.
+                Err(error) if made && error.errno() == Some(Errno::EXIST) => Ok(()),
+                ready => ready,
+            };
+            made |= ready.is_ok();
+            let error = match ready.and_then(|()| claim(&base, name)) {
+                Ok(group) => return Ok(Parent { base, name: name.to_owned(), group }),
                 Err(error) => error,
             };
             // Another supervisor's sweep can take the group between its creation and its lock; it is gone in a moment.
             attempts_left -= 1;
             let swept_meanwhile = matches!(error.errno(), Some(Errno::EXIST | Errno::NOENT | Errno::WOULDBLOCK));
             if !swept_meanwhile || attempts_left == 0 {
-                return Err(error);
+                let left = made.then(|| base.remove(name).err()).flatten();
+                return Err(
+                    error.with_cleanup(left.into_iter().filter(|left| left.errno() != Some(Errno::NOENT)).collect())
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -74,17 +78,9 @@ impl Parent {
 }
 
 fn claim(base: &Dir, name: &str) -> Result<Dir, CgroupError> {
-    let claimed = base.open_group(name).and_then(|group| {
-        group.try_lock()?;
-        if base.still_holds(name, &group)? { Ok(group) } else { Err(base.error(Verb::Lock, name, Errno::NOENT)) }
-    });
-    claimed.map_err(|error| match error.errno() {
-        Some(Errno::NOENT | Errno::WOULDBLOCK) => error,
-        _ => {
-            let cleanup = base.remove(name).err().into_iter().collect();
-            error.with_cleanup(cleanup)
-        }
-    })
+    let group = base.open_group(name)?;
+    group.try_lock()?;
+    if base.still_holds(name, &group)? { Ok(group) } else { Err(base.error(Verb::Lock, name, Errno::NOENT)) }
 }
 
 /// Kills and removes what dead `sandboxd.<pid>` owners left directly under `base`.
