@@ -42,7 +42,7 @@ impl From<MachineError> for Obstacle {
 }
 
 pub(super) fn layers(config: &Config, machine: &mut Machine) -> anyhow::Result<Vec<Layer>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runner::event_loop()?;
     let mut layers = Vec::new();
     let mut supervisor = match machine.supervisor() {
         Ok(supervisor) => supervisor,

@@ -6,6 +6,7 @@ use super::{LanguagesArguments, say_warning};
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::plan::{HOST_IMAGE, Surroundings};
+use crate::runner;
 
 /// One language as it would be run now.
 #[derive(serde::Serialize)]
@@ -27,7 +28,7 @@ pub fn main(config: &Config, arguments: &LanguagesArguments) -> anyhow::Result<E
     }
     let mut machine = Machine::look(config)?;
     let mut supervisor = machine.supervisor()?;
-    let runtime = super::event_loop()?;
+    let runtime = runner::event_loop()?;
     let mut rows = Vec::new();
     for profile in profiles.iter() {
         let rootfs = machine.choose_rootfs(None, Some(&profile.rootfs)).unwrap_or_else(|_| HOST_IMAGE.to_owned());

@@ -334,15 +334,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The loop that watches a cell, its streams and our signals.
-fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
-    // Signals need descriptors that tokio asks for with a panic: so whether there are enough is found out before.
-    const DESCRIPTORS: usize = 8;
-    let spare = (0..DESCRIPTORS).map(|_| std::fs::File::open("/dev/null")).collect::<std::io::Result<Vec<_>>>()?;
-    drop(spare);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
 /// An error with its causes, and the remedy where there is one.
 fn say_error(error: &anyhow::Error) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));

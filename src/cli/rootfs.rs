@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::plan::HOST_IMAGE;
 use crate::plan::{Surroundings, plan_version};
 use crate::rootfs::{BuildOptions, Format, Image, Recipes, RootfsError, Store, SystemTools, build, progress};
+use crate::runner;
 use crate::words::profile::Profiles;
 use crate::words::suggest::nearest;
 
@@ -182,7 +183,7 @@ fn needed(profiles: &Profiles, recipes: &Recipes) -> Vec<String> {
 fn record_versions(config: &Config, store: &Store, profiles: &Profiles, names: &[String]) {
     let asked = Machine::look(config).map_err(anyhow::Error::from).and_then(|mut machine| {
         let mut supervisor = machine.supervisor()?;
-        let runtime = super::event_loop()?;
+        let runtime = runner::event_loop()?;
         for name in names {
             let mut versions = BTreeMap::new();
             machine.stage(&mut supervisor, name)?;

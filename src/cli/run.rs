@@ -137,7 +137,7 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
 
     let id = uuid::Uuid::now_v7().to_string();
     let input = Input { files: sources.iter().collect(), stdin, compiled: None };
-    let runtime = super::event_loop().map_err(|error| {
+    let runtime = runner::event_loop().map_err(|error| {
         let failure = Failure::new(format!("failed to start the event loop: {error}"));
         Failure {
             hint: error.raw_os_error().map(Errno::from_raw).and_then(runner::remedy).map(str::to_owned),

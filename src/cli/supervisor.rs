@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::machine::{Machine, MachineError};
 use crate::plan::HOST_IMAGE;
+use crate::runner;
 use crate::supervisor::server::{Images, Service, serve};
 use crate::supervisor::{PoolSize, Supervisor};
 use crate::words::request::RequestError;
@@ -53,7 +54,7 @@ pub fn main(config: &Config, cells_max: usize, use_host_image: bool, pool: PoolS
     let mut supervisor = machine.supervisor()?;
     supervisor.keep(pool);
     let host = machine.host.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runner::event_loop()?;
     let service = Service { supervisor, profiles, host, images: MachineImages(machine, use_host_image), cells_max };
     runtime.block_on(serve(socket, service))?;
     Ok(ExitCode::SUCCESS)

@@ -26,6 +26,9 @@ const GOODBYE_TIME_MAX: Duration = Duration::from_secs(5);
 /// What the parent is told of a configuration that is no use; the rest is cut, since a message is bounded.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
+/// As every failure of the service's own.
+const EXIT_NO_ROOM: i32 = 125;
+
 /// How often memory that nobody uses is given back: after a burst of requests the allocator keeps what they needed, a
 /// part for each thread.
 const TRIM_EVERY: Duration = Duration::from_secs(10);
@@ -36,11 +39,24 @@ const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// Privileges could not be given up, or the parent said something that is no use.
 pub fn main(control: OwnedFd, uid: Uid, gid: Gid) -> anyhow::Result<()> {
     privileges::give_up(uid, gid)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = event_loop()?;
     let result = runtime.block_on(serve(control));
     // What still waits for a disk or a name is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// The event loop. Where there is no room for its threads tokio panics, and then waits for those it has begun: this
+/// process ends instead, and its parent says what became of it.
+fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(error = panic.payload_as_str(), "no room for the event loop");
+        std::process::exit(EXIT_NO_ROOM);
+    }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    std::panic::set_hook(hook);
+    runtime
 }
 
 async fn serve(control: OwnedFd) -> anyhow::Result<()> {

@@ -13,12 +13,13 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Gid, Uid};
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::control::{Control, FromFront, ToFront};
 use super::handover;
 use crate::config::Config;
+use crate::runner;
 use crate::sandbox::cgroup;
 use crate::sandbox::sys;
 use crate::service::handover::Handover;
@@ -78,7 +79,7 @@ pub fn main(options: &Options) -> anyhow::Result<()> {
 }
 
 fn serve(options: &Options, config: &Config, settings: &ServiceSettings) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runner::event_loop()?;
     let handover = runtime.block_on(checked_handover(config, settings))?;
     let (uid, gid) = account(&settings.user);
     make_state_dir(&settings.state_dir, uid, gid)?;
@@ -125,6 +126,23 @@ struct Team {
     supervisors: JoinSet<(u64, String)>,
 }
 
+/// What the parent is told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Why a team is no more.
 enum End {
     /// We were told to.
@@ -135,18 +153,32 @@ enum End {
 
 impl Parent<'_> {
     async fn run(&mut self) -> anyhow::Result<()> {
+        // Before there is anybody who would be left behind: one that comes during a start is heeded after it.
+        let mut signals = Signals::new()?;
         let mut pause = PAUSE_MIN;
+        let mut team = self.start_team().await?;
         loop {
             let began = Instant::now();
-            let team = self.start_team().await?;
-            match self.watch(team).await? {
+            match self.watch(team, &mut signals).await {
                 End::Told => return Ok(()),
                 End::Front(status) => {
                     tracing::error!(status, "the front ended; every cell ended with it, and it is started again");
                 }
             }
             pause = if began.elapsed() > PEACE { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
-            tokio::time::sleep(pause).await;
+            // One that has started once will start again: what is in its way, as a machine short of memory, passes.
+            team = loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = signals.terminate.recv() => return Ok(()),
+                    _ = signals.interrupt.recv() => return Ok(()),
+                }
+                match self.start_team().await {
+                    Ok(team) => break team,
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "the front is not there; tried again"),
+                }
+                pause = (pause * 2).min(PAUSE_MAX);
+            };
         }
     }
 
@@ -155,29 +187,40 @@ impl Parent<'_> {
         let control = Control::new(near)?;
         let mut command = self.command("front", far)?;
         command.args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()]);
-        let mut front = command.spawn().context("failed to start the front")?;
-        control.send(&ToFront::Configure, Some(&document(&self.handover)?)).await?;
-        for (socket, unix) in &self.listeners {
-            control.send(&ToFront::Listen { unix: *unix }, Some(socket)).await?;
-        }
-        let mut team_supervisors = JoinSet::new();
-        for _ in 0..self.supervisors_wanted() {
-            self.start_supervisor(&control, &mut team_supervisors).await?;
-        }
-        control.send(&ToFront::Serve, None).await?;
-        match tokio::time::timeout(START_TIME_MAX, control.receive()).await {
-            Ok(Ok(Some((FromFront::Ready, _)))) => {}
-            _ => {
-                let _ = front.kill().await;
-                let status = front.wait().await.map(|status| status.to_string()).unwrap_or_default();
-                bail!("the front did not start ({status}); its log says why");
-            }
+        let front = command.spawn().context("failed to start the front")?;
+        // With it goes our copy of the front's end of the socket, which would hide that the front is gone.
+        drop(command);
+        let mut team = Team { front, control, supervisors: JoinSet::new() };
+        if let Err(error) = self.make_ready(&mut team).await {
+            // Supervisors remove their groups when they are hung up on.
+            let _ = team.front.kill().await;
+            leave(&mut team.supervisors).await;
+            return Err(error);
         }
         let addresses: Vec<_> = self.handover.settings.listen.iter().map(ToString::to_string).collect();
         tracing::info!(listen = addresses.join(" "), runs_max = self.handover.concurrent_max, "ready");
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        Ok(Team { front, control, supervisors: team_supervisors })
+        Ok(team)
+    }
+
+    /// Gives a new front everything it needs, and waits until it serves.
+    async fn make_ready(&self, team: &mut Team) -> anyhow::Result<()> {
+        let Team { front, control, supervisors } = team;
+        control.send(&ToFront::Configure, Some(&document(&self.handover)?)).await?;
+        for (socket, unix) in &self.listeners {
+            control.send(&ToFront::Listen { unix: *unix }, Some(socket)).await?;
+        }
+        for _ in 0..self.supervisors_wanted() {
+            self.start_supervisor(control, supervisors).await?;
+        }
+        control.send(&ToFront::Serve, None).await?;
+        if let Ok(Ok(Some((FromFront::Ready, _)))) = tokio::time::timeout(START_TIME_MAX, control.receive()).await {
+            return Ok(());
+        }
+        let _ = front.kill().await;
+        let status = front.wait().await.map(|status| status.to_string()).unwrap_or_default();
+        bail!("the front did not start ({status}); its log says why")
     }
 
     fn supervisors_wanted(&self) -> u32 {
@@ -205,6 +248,14 @@ impl Parent<'_> {
         Ok(())
     }
 
+    /// One that cannot be started counts as one that has ended at once: [`Parent::watch`] tries again after a pause.
+    async fn start_supervisor_or_later(&self, team: &mut Team) {
+        if let Err(error) = self.start_supervisor(&team.control, &mut team.supervisors).await {
+            let ended = (self.generation, format!("it could not be started: {error:#}"));
+            team.supervisors.spawn(async { ended });
+        }
+    }
+
     fn command(&self, name: &str, stdin: OwnedFd) -> anyhow::Result<Command> {
         let mut command = Command::new("/proc/self/exe");
         // What `ps` shows.
@@ -224,10 +275,7 @@ impl Parent<'_> {
     }
 
     /// Watches over a team until it is no more.
-    async fn watch(&mut self, mut team: Team) -> anyhow::Result<End> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    async fn watch(&mut self, mut team: Team, signals: &mut Signals) -> End {
         let mut pause = PAUSE_MIN;
         let mut last_start = Instant::now();
         // Half of what the service manager waits for; without one that watches, never.
@@ -243,7 +291,7 @@ impl Parent<'_> {
                 status = team.front.wait() => {
                     let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                     leave(&mut team.supervisors).await;
-                    return Ok(End::Front(status));
+                    return End::Front(status);
                 }
                 Some(Ok((generation, status))) = team.supervisors.join_next() => {
                     if generation < self.generation {
@@ -254,9 +302,7 @@ impl Parent<'_> {
                     pause = if last_start.elapsed() > PEACE { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
                     tokio::time::sleep(pause).await;
                     last_start = Instant::now();
-                    if let Err(error) = self.start_supervisor(&team.control, &mut team.supervisors).await {
-                        tracing::error!(error = format!("{error:#}"), "no supervisor could be started");
-                    }
+                    self.start_supervisor_or_later(&mut team).await;
                 }
                 message = team.control.receive::<FromFront>() => match message {
                     Ok(Some((FromFront::Reloaded, _))) => tracing::info!("reloaded"),
@@ -268,9 +314,9 @@ impl Parent<'_> {
                     // Its end shows above.
                     Ok(None) | Err(_) => tokio::time::sleep(PAUSE_MIN).await,
                 },
-                _ = hangup.recv() => self.reload(&mut team).await,
-                _ = terminate.recv() => return self.end(team, &mut terminate, &mut interrupt).await,
-                _ = interrupt.recv() => return self.end(team, &mut terminate, &mut interrupt).await,
+                _ = signals.hangup.recv() => self.reload(&mut team).await,
+                _ = signals.terminate.recv() => return self.end(team, signals).await,
+                _ = signals.interrupt.recv() => return self.end(team, signals).await,
             }
         }
     }
@@ -303,28 +349,26 @@ impl Parent<'_> {
     async fn renew(&mut self, team: &mut Team) -> anyhow::Result<()> {
         // Supervisors first: a language that is new must not be asked of one that does not know it.
         for _ in 0..self.supervisors_wanted() {
-            self.start_supervisor(&team.control, &mut team.supervisors).await?;
+            self.start_supervisor_or_later(team).await;
         }
         team.control.send(&ToFront::Configure, Some(&document(&self.handover)?)).await?;
         Ok(())
     }
 
     /// Lets runs end, then everything; a second signal ends at once.
-    async fn end(
-        &self,
-        mut team: Team,
-        terminate: &mut tokio::signal::unix::Signal,
-        interrupt: &mut tokio::signal::unix::Signal,
-    ) -> anyhow::Result<End> {
+    async fn end(&self, mut team: Team, signals: &mut Signals) -> End {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         tracing::info!("draining: no run is accepted, and running ones may end");
-        team.control.send(&ToFront::Drain, None).await?;
-        let time_max = self.handover.settings.drain_time_max + DRAIN_GRACE;
+        let mut time_max = self.handover.settings.drain_time_max + DRAIN_GRACE;
+        if let Err(error) = team.control.send(&ToFront::Drain, None).await {
+            tracing::error!(%error, "the front could not be told to drain");
+            time_max = Duration::ZERO;
+        }
         tokio::select! {
             _ = team.front.wait() => {}
             () = tokio::time::sleep(time_max) => tracing::error!("the front did not drain in time; killed"),
-            _ = terminate.recv() => tracing::warn!("told twice: ended at once"),
-            _ = interrupt.recv() => tracing::warn!("told twice: ended at once"),
+            _ = signals.terminate.recv() => tracing::warn!("told twice: ended at once"),
+            _ = signals.interrupt.recv() => tracing::warn!("told twice: ended at once"),
         }
         let _ = team.front.kill().await;
         leave(&mut team.supervisors).await;
@@ -334,7 +378,7 @@ impl Parent<'_> {
                 let _ = std::fs::remove_file(path);
             }
         }
-        Ok(End::Told)
+        End::Told
     }
 }
 

@@ -9,6 +9,7 @@ mod cells;
 pub mod streams;
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -217,6 +218,26 @@ async fn run_step<C: Cells>(
         verdict.message = format!("canceled: its output could not be written: {error}");
     }
     Ok(StepDone { result: StepResult { verdict, output: collected.captured }, carried, cleanup })
+}
+
+/// An event loop of this thread alone, with clocks, descriptors and signals.
+///
+/// # Errors
+/// There is no room for it.
+pub fn event_loop() -> io::Result<tokio::runtime::Runtime> {
+    // tokio asks for what signals need with a panic. Whether there are enough descriptors is found out before, because
+    // then there is an errno to tell; what is left becomes an error here.
+    const DESCRIPTORS: usize = 8;
+    let spare = (0..DESCRIPTORS).map(|_| std::fs::File::open("/dev/null")).collect::<io::Result<Vec<_>>>()?;
+    drop(spare);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let built = std::panic::catch_unwind(|| tokio::runtime::Builder::new_current_thread().enable_all().build());
+    std::panic::set_hook(hook);
+    built.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map_or("no room for an event loop", String::as_str);
+        Err(io::Error::other(said))
+    })
 }
 
 /// What an errno of ours means when the machine has run out of something.

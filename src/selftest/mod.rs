@@ -22,6 +22,7 @@ use attack::Attack;
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::plan::HOST_IMAGE;
+use crate::runner;
 use crate::words::causes::chain;
 use crate::words::host::Host;
 
@@ -118,7 +119,7 @@ pub fn select(only: &[String]) -> Vec<&'static Attack> {
 /// cell fails is a finding.
 pub fn run(config: &Config, options: &Options, mut tell: impl FnMut(&Finding)) -> anyhow::Result<Report> {
     let started = Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runner::event_loop()?;
     let before = left::Snapshot::take();
     let mut machine = Machine::look(config)?;
     let rootfs = choose_image(&machine, options.rootfs.as_deref())?;
