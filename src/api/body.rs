@@ -8,9 +8,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 
 use super::error::NativeError;
+use crate::runner;
 use crate::service::refusal::{Class, Refusal};
 use crate::words::limits::{format_size, format_time};
 use crate::words::settings::ServiceSettings;
@@ -19,6 +21,9 @@ use crate::words::suggest;
 /// Of a body that is too large, so much is read on before the answer.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// When to send again what there was no room for.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What follows the `?` of a native path.
 pub struct Parameters<T>(pub T);
@@ -76,9 +81,7 @@ pub async fn read(request: Request, settings: &ServiceSettings) -> Result<Bytes,
             discard(body).await;
             Err(too_large())
         }
-        Ok(Err(error)) => {
-            Err(Refusal::new(Class::BadRequest, "body_broken", format!("the body could not be read: {error}")))
-        }
+        Ok(Err(error)) => Err(broken(&error)),
     }
 }
 
@@ -115,6 +118,18 @@ async fn discard(mut body: Body) {
     };
     // Whoever is slower learns nothing.
     let _ = tokio::time::timeout(DISCARD_TIME_MAX, rest).await;
+}
+
+/// A body that breaks off is its sender's doing, unless this machine has no room for it.
+fn broken(error: &axum::Error) -> Refusal {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let errno = causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error()).map(Errno::from_raw);
+    let message = format!("the body could not be read: {error}");
+    if errno.and_then(runner::remedy).is_some() {
+        Refusal::new(Class::Unavailable, "body_broken", message).retry_after(RETRY)
+    } else {
+        Refusal::new(Class::BadRequest, "body_broken", message)
+    }
 }
 
 fn slow(time_max: Duration) -> Refusal {
