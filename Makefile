@@ -13,12 +13,15 @@ BUILD_RELEASE = $(CARGO) rustc --release --bin sandboxd -- -C target-feature=+cr
 FUZZ_SECONDS ?= 300
 FUZZ_SEED    ?= $(shell date +%s)
 
+# Of the faults that `make faults` makes, every so many-th one is made.
+FAULT_STRIDE ?= 1
+
 # A package's files are below /usr, whose units are not the administrator's.
 PREFIX  ?= /usr/local
 UNITS   := $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test fuzz test-clients test-hosts soak bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
+.PHONY: help build run test fuzz faults test-clients test-hosts soak bench rootfs rootfs-all languages check selftest lint man install install-files deb clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +36,7 @@ run: build ## Run examples/hello.py in a complete sandbox
 	$(RELEASE) --rootfs-dir $(STORE) run examples/hello.py
 
 test: ## Run every test: unit, root, attacks, cgroup v2 and a Fly machine under User Mode Linux
-	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml strace setpriv unshare python3 chromium chromedriver curl ip
+	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 linux.uml setpriv unshare python3 chromium chromedriver curl ip
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build
 	SANDBOXD_ROOTFS_DIR=$(STORE) SANDBOXD_TEST_IMAGES=1 $(CARGO) test --no-fail-fast
@@ -41,6 +44,12 @@ test: ## Run every test: unit, root, attacks, cgroup v2 and a Fly machine under 
 fuzz: ## Try everything that reads what others wrote with changed inputs, FUZZ_SECONDS (300) for each
 	@scripts/setup cc
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(CARGO) test --test fuzz -- --nocapture
+
+faults: ## Fail every system call of a run, of the service and of its start once, by every error (half an hour)
+	@scripts/setup cc mmdebstrap mkfs.erofs
+	$(BUILD_RELEASE)
+	@$(RELEASE) --rootfs-dir $(STORE) rootfs build base
+	SANDBOXD_ROOTFS_DIR=$(STORE) FAULT_STRIDE=$(FAULT_STRIDE) $(CARGO) test --test injection -- --nocapture --test-threads=1
 
 test-clients: ## Run clients that others wrote against the service, with the one that takes minutes to build
 	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 python3

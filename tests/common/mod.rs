@@ -169,6 +169,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Ends the program's stdin before its end.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
     /// Processes of this run: the program itself, and every init that was cloned from it.
     pub fn processes(&self) -> Vec<i32> {
         tagged(&self.tag)

@@ -73,10 +73,7 @@ impl Server {
         }
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let tag = format!("serve-{}-{number}", std::process::id());
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        // The front is another user, and must reach its own directory below this one.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        std::fs::set_permissions(directory.path(), open).expect("the directory is ours");
+        let directory = state_directory();
         let log = std::fs::File::create(directory.path().join("log")).expect("the log is made");
         // Bound by nobody now; whoever takes it before us makes this test fail, and nothing else.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
@@ -258,6 +255,14 @@ impl Drop for Server {
         left.extend(groups.map(|group| group.display().to_string()));
         assert_eq!(left, [] as [String; 0], "{log}");
     }
+}
+
+/// A directory for the front's own, which is another user and must reach it.
+pub fn state_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(directory.path(), open).expect("the directory is ours");
+    directory
 }
 
 fn agent() -> ureq::Agent {
