@@ -49,7 +49,7 @@ faults: ## Fail every system call of a run, of the service and of its start once
 	@scripts/setup cc mmdebstrap mkfs.erofs
 	$(BUILD_RELEASE)
 	@$(RELEASE) --rootfs-dir $(STORE) rootfs build base
-	SANDBOXD_ROOTFS_DIR=$(STORE) FAULT_STRIDE=$(FAULT_STRIDE) $(CARGO) test --test injection -- --nocapture --test-threads=1
+	SANDBOXD_ROOTFS_DIR=$(STORE) FAULT_STRIDE=$(FAULT_STRIDE) $(CARGO) test --test faults --test injection -- --nocapture --test-threads=1
 
 test-clients: ## Run clients that others wrote against the service, with the one that takes minutes to build
 	@scripts/setup cc mmdebstrap mkfs.erofs npm pip3 python3
