@@ -52,7 +52,12 @@ pub fn send(socket: BorrowedFd, message: &[u8], descriptors: &[BorrowedFd]) -> R
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::EMSGSIZE);
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL).map_err(errno).map(drop)
+    loop {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return result.map_err(errno).map(drop),
+        }
+    }
 }
 
 pub(super) fn errno(error: rustix::io::Errno) -> Errno {
