@@ -186,10 +186,14 @@ impl Config {
         for (file, text) in EMBEDDED_PROFILES {
             problems.extend(add(Profile::parse(file, text), file, text));
         }
-        let mut own: Vec<PathBuf> = match std::fs::read_dir(&self.profiles_dir) {
-            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
-            Err(_) => Vec::new(),
-        };
+        let listed = std::fs::read_dir(&self.profiles_dir);
+        let listed = listed.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>());
+        let mut own: Vec<PathBuf> = listed.unwrap_or_else(|error| {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                problems.push(TomlError::new(&self.profiles_dir.display().to_string(), 1, error.to_string()));
+            }
+            Vec::new()
+        });
         own.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
         own.sort();
         for path in own {
@@ -288,6 +292,16 @@ impl Field for Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn profiles_that_cannot_be_listed_are_told_of_and_the_others_are_whole() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let flags = Flags { profiles_dir: Some(file.path().to_owned()), ..Flags::default() };
+        let (profiles, problems) = Config::load(&flags).unwrap().profiles();
+        assert_eq!(profiles.iter().count(), EMBEDDED_PROFILES.len());
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(matches!(&told[..], [one] if one.contains(&*file.path().to_string_lossy())), "{told:?}");
+    }
 
     #[test]
     fn every_embedded_profile_is_whole() {
