@@ -190,7 +190,8 @@ impl Job {
 
 impl From<&LimitsRequest> for LimitsWire {
     fn from(limits: &LimitsRequest) -> LimitsWire {
-        let microseconds = |time: Duration| time.as_micros() as u64;
+        // Rounded up: a time that is not zero must not become zero, which the supervisor refuses.
+        let microseconds = |time: Duration| time.as_nanos().div_ceil(1000) as u64;
         LimitsWire {
             wall_time_us: limits.wall_time.map(microseconds),
             cpu_time_us: limits.cpu_time.map(microseconds),
