@@ -65,6 +65,13 @@ pub struct CellPlan {
     pub left_out: Vec<String>,
 }
 
+impl CellPlan {
+    /// Whether a test's control has step `name` of the sequence left out.
+    pub fn leaves_out(&self, name: &str) -> bool {
+        self.left_out.iter().any(|left_out| left_out == name)
+    }
+}
+
 /// Which files come out of a dead cell's work directory, by names or globs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilesOut {

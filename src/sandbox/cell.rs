@@ -430,8 +430,7 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> Result<ChildImage, Errno> {
         .map(|scratch| {
             let Scratch { target, bytes, inodes, mode } = scratch;
             // The payload's, which a test's control may leave as init's.
-            let changes_user = !plan.left_out.iter().any(|step| step == "become_payload_user");
-            let id = if changes_user { plan.identity.payload } else { plan.identity.init };
+            let id = if plan.leaves_out("become_payload_user") { plan.identity.init } else { plan.identity.payload };
             let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={id},gid={id}");
             (c_string(target.trim_start_matches('/')), c_string(&options))
         })
