@@ -511,6 +511,8 @@ pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
     };
     let pid = made.pid;
     *child = Some(made);
+    // What is left to do here takes as long as init's first steps.
+    sys::move_process_elsewhere(pid)?;
     if let Some(group) = group {
         group.adopt(pid)?;
         // init has its own copies of what it joins by.

@@ -451,6 +451,53 @@ pub fn children_usage() -> (u64, u64) {
     (ns(usage.ru_utime) + ns(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
+/// Moves a child just made off the processor of the caller, if there is another that it may use, and leaves it free to
+/// run anywhere. A kernel that does not balance at every fork (those of Firecracker machines) leaves it waiting there
+/// until the caller sleeps, while the other processors are idle.
+///
+/// # Errors
+/// The child may run on fewer processors than before. That it was not moved is none.
+pub fn move_process_elsewhere(pid: i32) -> SysResult<()> {
+    // SAFETY: the kernel reads one set of processors.
+    move_elsewhere(|set| unsafe { libc::sched_setaffinity(pid, size_of_val(set), set) })
+}
+
+/// As [`move_process_elsewhere`], for a thread of this process that has just been started.
+///
+/// # Errors
+/// As [`move_process_elsewhere`].
+pub fn move_thread_elsewhere<T>(thread: &std::thread::JoinHandle<T>) -> SysResult<()> {
+    let thread = std::os::unix::thread::JoinHandleExt::as_pthread_t(thread);
+    // SAFETY: the thread is neither joined nor detached while its handle is borrowed; the call reads one set.
+    move_elsewhere(|set| match unsafe { libc::pthread_setaffinity_np(thread, size_of_val(set), set) } {
+        0 => 0,
+        // This one returns what the others leave in errno.
+        number => {
+            Errno::set_raw(number);
+            -1
+        }
+    })
+}
+
+fn move_elsewhere(set_affinity: impl Fn(&libc::cpu_set_t) -> c_int) -> SysResult<()> {
+    // SAFETY: an array of integers, for which zeroes are valid.
+    let mut all: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the kernel writes at most the size passed.
+    let known = unsafe { libc::sched_getaffinity(0, size_of_val(&all), &raw mut all) } == 0;
+    // SAFETY: no memory is passed.
+    let here = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(usize::MAX);
+    let mut others = all;
+    // SAFETY: both only look at the set; a number beyond it is left alone.
+    let count = unsafe {
+        libc::CPU_CLR(here, &mut others);
+        libc::CPU_COUNT(&others)
+    };
+    if !known || count == 0 || set_affinity(&others) < 0 {
+        return Ok(());
+    }
+    check(set_affinity(&all).into()).map(drop)
+}
+
 /// Gives back to the kernel what the allocator holds and nobody uses.
 pub fn trim_heap() {
     // SAFETY: any padding is allowed; the allocator takes its own locks. It tells whether there was anything to give.
