@@ -268,8 +268,7 @@ fn assemble(source: &ImageSource, opened: Opened, devices: Vec<OwnedFd>, overlay
         (ImageSource::Synthetic(layout), Opened::Binds(binds)) => assemble_synthetic(layout, &binds)?,
         _ => return Err(failed("match the sources of", "the image")(Errno::EINVAL)),
     }
-    mount_devices(&devices)?;
-    if matches!(source, ImageSource::Synthetic(_)) { remount_read_only("rootfs", MsFlags::empty()) } else { Ok(()) }
+    mount_devices(&devices)
 }
 
 fn assemble_layers(layers: Vec<(OwnedFd, bool)>, overlay: bool) -> Result<(), StageError> {
@@ -346,9 +345,9 @@ fn assemble_synthetic(layout: &Synthetic, binds: &[OwnedFd]) -> Result<(), Stage
             std::fs::write(&target, b"").map_err(io_failed("make", &target))?;
         }
         attach(tree, &target)?;
-        set_attributes_recursively(&target)?;
     }
-    Ok(())
+    // The tmpfs and every bind on it.
+    set_attributes_recursively(Path::new("rootfs"))
 }
 
 struct Device {
