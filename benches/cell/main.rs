@@ -21,7 +21,7 @@ use sandboxd::config::{Config, Flags};
 use sandboxd::machine::Machine;
 use sandboxd::plan::{CellPlan, HOST_IMAGE, Plan, Surroundings, WORKDIR, plan};
 use sandboxd::runner::{self, InProcess, Input, Sink, Stdin};
-use sandboxd::sandbox::cell::Cell;
+use sandboxd::sandbox::cell::{Cell, CellError};
 use sandboxd::sandbox::report::Report;
 use sandboxd::sandbox::sequence::SEQUENCE;
 use sandboxd::sandbox::start::Start;
@@ -172,11 +172,13 @@ impl Bench {
     fn finish(&mut self, mut cell: Cell, plan: &CellPlan, start: &Start, null: &OwnedFd) {
         let ended = self.runtime.block_on(async {
             cell.start(start, &[null.as_fd(); 4])?;
-            Watch::new(cell, plan).run(std::future::pending()).await
+            let mut watch = Watch::new(cell, plan);
+            let outcome = watch.run(std::future::pending()).await?;
+            Ok::<_, CellError>((outcome, watch.destroy().await))
         });
         match ended {
-            Ok(ended) if ended.cleanup.is_empty() && ended.outcome.exit == Some(Exit::Code(0)) => {}
-            Ok(ended) => panic!("the run did not end well: {:?} {:?}", ended.outcome, ended.cleanup),
+            Ok((outcome, cleanup)) if cleanup.is_empty() && outcome.exit == Some(Exit::Code(0)) => {}
+            Ok(ended) => panic!("the run did not end well: {ended:?}"),
             Err(error) => panic!("{error}"),
         }
     }

@@ -67,9 +67,9 @@ impl Cells for InProcess<'_> {
         cell.start(&start, &[far.stdin.as_fd(), far.stdout.as_fd(), far.stderr.as_fd(), content.as_fd()])?;
         drop((far, content));
         let mut watch = Watch::new(cell, plan);
-        let ended = watch.run(stop).await?;
-        let carried = files::carry(&plan.files_out, &ended.outcome, || watch.take_workdir());
-        Ok(StepEnd { outcome: ended.outcome, carried, cleanup: ended.cleanup })
+        let outcome = watch.run(stop).await?;
+        let carried = files::carry(&plan.files_out, &outcome, || watch.take_workdir());
+        Ok(StepEnd { outcome, carried, cleanup: watch.destroy().await })
     }
 }
 

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
 pub use pool::{Ahead, PoolSize};
-pub use watch::{Ended, Watch};
+pub use watch::Watch;
 
 use self::pool::Pool;
 use crate::plan::{CellPlan, Seccomp, WORKDIR};
@@ -59,6 +59,8 @@ pub struct Supervisor {
     networks: Networks,
     cells_made: u64,
     pool: Pool,
+    /// True when no more than one cell will be made.
+    one_cell: bool,
     /// True when nothing is left of the cgroups.
     closed: bool,
 }
@@ -96,12 +98,14 @@ impl Supervisor {
             networks,
             cells_made: 0,
             pool: Pool::new(PoolSize::default()),
+            one_cell: false,
             closed: false,
         })
     }
 
     /// Promises that no more than one cell will be made, which then costs less; a second one is refused where it does.
     pub fn expect_one_cell(&mut self) {
+        self.one_cell = true;
         self.cgroups.expect_one_cell();
     }
 
@@ -171,7 +175,12 @@ impl Supervisor {
         let name = format!("cell-{}", self.cells_made);
         let mut workshop =
             Workshop { stage, networks: &mut self.networks, cgroups: &mut *self.cgroups, seccomp, ids: self.ids };
-        Cell::prepare(plan, &name, &mut workshop)
+        let cell = Cell::prepare(plan, &name, &mut workshop)?;
+        if self.one_cell {
+            // Taken apart now, while the cell goes on preparing itself, rather than when the run's end is waited for.
+            self.stages.remove(&plan.rootfs);
+        }
+        Ok(cell)
     }
 
     /// The compiled filter of a plan; each distinct policy is compiled once.

@@ -257,7 +257,7 @@ fn begin<I: Images + 'static>(
                         Err(_) => std::future::pending().await,
                     }
                 };
-                match watch.run_to_outcome(stop).await {
+                match watch.run(stop).await {
                     Err(error) => answer_failure(&shared, number, &error).await,
                     Ok(ended) => {
                         let carried = files::carry(&plan.files_out, &ended, || watch.take_workdir());

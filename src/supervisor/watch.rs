@@ -37,12 +37,6 @@ const OOM_PAUSE: Duration = Duration::from_millis(1);
 /// Pause between two looks where no kernel limit stands behind them.
 const POLL_PAUSE: Duration = Duration::from_millis(20);
 
-/// The end of a cell: the facts (without output), and errors of the cleanup, which never change the facts.
-pub struct Ended {
-    pub outcome: Outcome,
-    pub cleanup: Vec<String>,
-}
-
 /// A cell being watched.
 pub struct Watch<'a> {
     cell: Cell,
@@ -97,26 +91,14 @@ impl<'a> Watch<'a> {
         Watch { told: Some(told), ..self }
     }
 
-    /// Waits for the end of the cell and destroys it. `stop` may end it before its time.
+    /// Waits for the end of the run; `stop` may bring it before its time. Returns as soon as the facts (without output)
+    /// are known and final: with a payload that leaves no process behind that is when it has ended, and the kernel still
+    /// takes the cell apart. [`Watch::destroy`] then waits for that.
     ///
     /// # Errors
-    /// A step of the sequence failed, or the cell could not be watched; it is destroyed then too.
-    pub async fn run(&mut self, stop: impl Future<Output = Stop>) -> Result<Ended, CellError> {
-        let watched = self.until_dead(stop, false).await;
-        self.take_reports();
-        let usage = self.final_usage();
-        let cleanup = self.finish();
-        watched.map_err(|error| CellError::new("watch", error))?;
-        Ok(Ended { outcome: self.conclude(usage)?, cleanup })
-    }
-
-    /// As [`Watch::run`], but returns as soon as the facts are known and final: with a payload that leaves no process
-    /// behind that is when it has ended, and the kernel still takes the cell apart. [`Watch::destroy`] then waits for that.
-    ///
-    /// # Errors
-    /// As [`Watch::run`].
-    pub async fn run_to_outcome(&mut self, stop: impl Future<Output = Stop>) -> Result<Outcome, CellError> {
-        let watched = self.until_dead(stop, true).await;
+    /// A step of the sequence failed, or the cell could not be watched; it is destroyed as this is dropped.
+    pub async fn run(&mut self, stop: impl Future<Output = Stop>) -> Result<Outcome, CellError> {
+        let watched = self.until_over(stop).await;
         self.take_reports();
         let over = watched.map_err(|error| CellError::new("watch", error))?;
         let usage = match over {
@@ -204,10 +186,10 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// With `early` returns as soon as the facts are final; those of a cell that files come out of never are before its
-    /// death, because its work directory is read then.
-    async fn until_dead(&mut self, stop: impl Future<Output = Stop>, early: bool) -> io::Result<Over> {
-        let early = early && self.plan.files_out == FilesOut::None;
+    /// Returns as soon as the facts are final; those of a cell that files come out of never are before its death, because
+    /// its work directory is read then.
+    async fn until_over(&mut self, stop: impl Future<Output = Stop>) -> io::Result<Over> {
+        let early = self.plan.files_out == FilesOut::None;
         let control = readable(self.cell.control())?;
         let dead = readable(self.cell.pidfd())?;
         let out_of_memory = self.cell.oom_event().map(readable).transpose()?;
