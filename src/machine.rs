@@ -13,13 +13,14 @@ use crate::rootfs::{Format, Image, Recipes, RootfsError, Store, kernel_has_erofs
 use crate::runner;
 use crate::sandbox::cgroup::{self, CgroupError, Choice};
 use crate::sandbox::probe::{self, ProbeError};
-use crate::sandbox::stage::{ImageSource, LayerSource, StageError, Synthetic};
+use crate::sandbox::stage::{ImageSource, LayerSource, Stage, StageError, Synthetic};
 use crate::supervisor::{Supervisor, SupervisorError};
 use crate::words::host::{Host, Privilege};
 use crate::words::profile::Profile;
 use crate::words::verdict::Status;
 
 /// What was found on this machine.
+#[derive(Clone)]
 pub struct Machine {
     pub host: Host,
     pub cgroup: cgroup::Probe,
@@ -80,31 +81,40 @@ impl Machine {
     /// No usable cgroup layout although one was asked for. An ordinary user with nothing delegated gets `none`, since
     /// nothing better exists; everybody else must ask for `none` by name.
     pub fn look(config: &Config) -> Result<Machine, MachineError> {
-        let rootless = !nix::unistd::geteuid().is_root();
-        let cgroup = match cgroup::probe(config.cgroup, config.cgroup_parent.as_deref()) {
-            Err(_) if rootless && config.cgroup == Choice::Auto => cgroup::probe(Choice::None, None)?,
-            result => result?,
-        };
-        Machine::with(config, cgroup, Store::open(&config.rootfs_dir)?)
+        let mut machine = Machine::without_cgroup(config)?;
+        machine.look_at_cgroups(config)?;
+        Ok(machine)
     }
 
-    /// The machine as it is without cgroups, for `check`, which tells of everything else all the same.
+    /// The machine as it is without cgroups: for whoever tells of everything else all the same, or has something else to
+    /// begin first.
     ///
     /// # Errors
-    /// The directory of images has no absolute path.
+    /// The directory of images has no absolute path, or the kernel does not say what it has.
     pub fn without_cgroup(config: &Config) -> Result<Machine, MachineError> {
-        Machine::with(config, cgroup::probe(Choice::None, None)?, Store::open(&config.rootfs_dir)?)
-    }
-
-    fn with(config: &Config, cgroup: cgroup::Probe, store: Store) -> Result<Machine, MachineError> {
+        let cgroup = cgroup::probe(Choice::None, None)?;
         Ok(Machine {
             host: probe::host(cgroup.kind)?,
             cgroup,
-            store,
+            store: Store::open(&config.rootfs_dir)?,
             images: BTreeMap::new(),
             recipes_dir: config.recipes_dir.clone(),
             versions_file: config.cache_dir.join("versions.json"),
         })
+    }
+
+    /// Completes [`Machine::without_cgroup`].
+    ///
+    /// # Errors
+    /// As those of [`Machine::look`] about cgroups.
+    pub fn look_at_cgroups(&mut self, config: &Config) -> Result<(), MachineError> {
+        let rootless = self.host.privilege == Privilege::Rootless;
+        self.cgroup = match cgroup::probe(config.cgroup, config.cgroup_parent.as_deref()) {
+            Err(_) if rootless && config.cgroup == Choice::Auto => cgroup::probe(Choice::None, None)?,
+            result => result?,
+        };
+        self.host.cgroup = probe::cgroup_kind(self.cgroup.kind);
+        Ok(())
     }
 
     /// A supervisor on this machine.
@@ -169,6 +179,15 @@ impl Machine {
         }
         let source = self.image_source(name)?;
         supervisor.stage(name, &source).map_err(|error| MachineError::Stage { image: name.to_owned(), error })
+    }
+
+    /// The stage of image `name`, for a supervisor to be provided with, made by a thread that is about to end.
+    ///
+    /// # Errors
+    /// As those of [`Machine::stage`].
+    pub fn stage_aside(&self, name: &str) -> Result<Stage, MachineError> {
+        let stage = Stage::build_aside(&self.image_source(name)?, self.host.privilege, self.host.overlay);
+        stage.map_err(|error| MachineError::Stage { image: name.to_owned(), error })
     }
 
     /// What image `name` is made of.

@@ -1,5 +1,6 @@
 //! The command line: definitions, from which help, completions and man pages are made, and one file a command.
 
+mod ahead;
 mod check;
 mod config;
 mod documents;
@@ -267,9 +268,36 @@ pub struct LanguagesArguments {
     json: bool,
 }
 
+/// `sandboxd run` without the other commands, whose definitions take longer to make than all of its own parsing.
+#[derive(Parser)]
+#[command(name = "sandboxd", version, max_term_width = 100)]
+struct RunAlone {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+#[derive(Subcommand)]
+enum RunCommand {
+    Run(Box<RunArguments>),
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let first = std::env::args_os().nth(1);
+    if first.is_some_and(|word| word == "run")
+        && let Ok(RunAlone { settings, command: RunCommand::Run(arguments) }) = RunAlone::try_parse()
+    {
+        return Ok(Cli { settings, command: Command::Run(arguments) });
+    }
+    // Whatever else is to be said, as the whole says it.
+    Cli::try_parse()
+}
+
 /// Runs the program of this process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let ahead = ahead::Ahead::begin();
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Where stdout or stderr is gone nobody can be told.
@@ -303,7 +331,7 @@ pub fn main() -> ExitCode {
         }),
     };
     let result = Config::load(&flags).map_err(anyhow::Error::from).and_then(|config| match cli.command {
-        Command::Run(arguments) => Ok(run::main(&config, *arguments)),
+        Command::Run(arguments) => Ok(run::main(&config, *arguments, ahead)),
         Command::Check(arguments) => check::main(&config, &arguments),
         Command::Selftest(arguments) => selftest::main(&config, arguments),
         Command::Languages(arguments) => languages::main(&config, &arguments),

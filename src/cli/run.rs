@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
 
 use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::ahead::Ahead;
 use super::{EXIT_SANDBOX_FAILED, RunArguments, say, say_error, say_hint, say_warning};
 use crate::answer;
 use crate::config::Config;
@@ -18,9 +18,9 @@ use crate::machine::{Machine, MachineError};
 use crate::plan::{Plan, Surroundings, plan, select_profile};
 use crate::runner::{self, InProcess, Input, Sink, Stdin};
 use crate::sandbox::cell::{CellError, StepFailure, trace_time};
+use crate::sandbox::seccomp::Policy;
 use crate::sandbox::sequence;
-use crate::sandbox::stage::{ImageSource, Stage, StageError};
-use crate::sandbox::sys::monotonic_ns;
+use crate::sandbox::sys;
 use crate::words::causes::chain;
 use crate::words::host::{CgroupKind, Host, Privilege};
 use crate::words::limits::LimitsRequest;
@@ -33,11 +33,11 @@ struct Stopwatch(u64);
 
 impl Stopwatch {
     fn start() -> Stopwatch {
-        Stopwatch(monotonic_ns())
+        Stopwatch(sys::monotonic_ns())
     }
 
     fn lap(&mut self, part: &'static str) {
-        let now = monotonic_ns();
+        let now = sys::monotonic_ns();
         trace_time("command", part, now - self.0);
         self.0 = now;
     }
@@ -75,9 +75,9 @@ impl From<MachineError> for Failure {
 }
 
 /// Runs and returns the exit code of the contract; everything that goes wrong is said on stderr.
-pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
+pub fn main(config: &Config, arguments: RunArguments, ahead: Option<Ahead>) -> ExitCode {
     let json = arguments.json;
-    match run(config, arguments) {
+    match run(config, arguments, ahead) {
         Ok(code) => code,
         Err(failure) => {
             say_error(&anyhow::anyhow!(failure.message.clone()));
@@ -95,12 +95,9 @@ pub fn main(config: &Config, arguments: RunArguments) -> ExitCode {
     }
 }
 
-fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
+fn run(config: &Config, arguments: RunArguments, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     let mut stopwatch = Stopwatch::start();
-    // Beside what follows, which takes as long.
-    let wants_cell = !arguments.dry_run && nix::unistd::geteuid().is_root();
-    let ahead = wants_cell.then(Ahead::begin).flatten();
-    let is_command = command_is_meant();
+    let is_command = command_is_meant(&arguments.words);
     // A bare command has no language.
     let wants_profiles = arguments.language.is_some() || arguments.profile.is_some() || !is_command;
     let (profiles, problems) = if wants_profiles { config.profiles() } else { Default::default() };
@@ -119,9 +116,23 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
     let profile = select_profile(&request, &profiles)?;
     stopwatch.lap("read_request");
 
-    let mut machine = Machine::look(config)?;
-    stopwatch.lap("look_at_machine");
+    let runtime = runner::event_loop().map_err(|error| {
+        let failure = Failure::new(format!("failed to start the event loop: {error}"));
+        Failure {
+            hint: error.raw_os_error().map(Errno::from_raw).and_then(runner::remedy).map(str::to_owned),
+            ..failure
+        }
+    })?;
+    stopwatch.lap("start_runtime");
+    let mut machine = Machine::without_cgroup(config)?;
     let rootfs = machine.choose_rootfs(request.rootfs.as_deref(), profile.map(|profile| profile.rootfs.as_str()))?;
+    // As soon as it is known; but the runtime panics where the thread takes the last descriptors from under it.
+    if let Some(ahead) = &ahead {
+        ahead.build_stage(&machine, &rootfs);
+    }
+    stopwatch.lap("choose_image");
+    machine.look_at_cgroups(config)?;
+    stopwatch.lap("look_at_cgroups");
     let around = Surroundings { profiles: &profiles, host: &machine.host, rootfs: &rootfs, left_out: &left_out };
     let mut plan = plan(&request, &around)?;
     for cell in plan.compile.iter_mut().chain([&mut plan.run]) {
@@ -137,38 +148,27 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
 
     let id = uuid::Uuid::now_v7().to_string();
     let input = Input { files: sources.iter().collect(), stdin, compiled: None };
-    let runtime = runner::event_loop().map_err(|error| {
-        let failure = Failure::new(format!("failed to start the event loop: {error}"));
-        Failure {
-            hint: error.raw_os_error().map(Errno::from_raw).and_then(runner::remedy).map(str::to_owned),
-            ..failure
-        }
-    })?;
-
-    stopwatch.lap("start_runtime");
     // Before anything exists that a signal's own action would leave behind.
     let (interrupted, signaled) = {
         let _context = runtime.enter();
         interruption()?
     };
-    // Not sooner: the runtime panics where the thread takes the last descriptors from under it.
-    if let Some(ahead) = &ahead {
-        ahead.build_stage(machine.image_source(&rootfs)?, &machine.host);
-    }
     let mut supervisor = machine.supervisor()?;
     // A compile step is a cell of its own, and so is the question for a language's version.
     if plan.compile.is_none() && !(json && profile.is_some()) {
         supervisor.expect_one_cell();
     }
     stopwatch.lap("open_supervisor");
+    // Needed by every cell, and read only once: now, while the thread is at work.
+    Policy::embedded();
+    stopwatch.lap("read_policy");
     let ran = runtime.block_on(async {
         let (network, stage) = ahead.map(Ahead::end).unwrap_or_default();
         if let Some(network) = network {
             supervisor.provide_network(network);
         }
         if let Some(stage) = stage {
-            let stage = stage.map_err(|error| MachineError::Stage { image: rootfs.clone(), error })?;
-            supervisor.provide_stage(&rootfs, stage);
+            supervisor.provide_stage(&rootfs, stage?);
         }
         stopwatch.lap("wait_for_thread");
         // Where there was no thread.
@@ -214,42 +214,6 @@ fn run(config: &Config, arguments: RunArguments) -> Result<ExitCode, Failure> {
         say_verdict(&result, signaled);
     }
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SANDBOX_FAILED)))
-}
-
-/// What takes long and can be made in a thread of its own: a network namespace, which depends on nothing of the run,
-/// and then the stage of its image.
-struct Ahead {
-    thread: std::thread::JoinHandle<MadeAhead>,
-    order: mpsc::Sender<(ImageSource, Privilege, bool)>,
-}
-
-type MadeAhead = (Option<OwnedFd>, Option<Result<Stage, StageError>>);
-
-impl Ahead {
-    /// `None` where there is no room for a thread; all of it is then made where it is needed.
-    fn begin() -> Option<Ahead> {
-        let (order, orders) = mpsc::channel::<(ImageSource, Privilege, bool)>();
-        let thread = std::thread::Builder::new().spawn(move || {
-            // What cannot be made here is tried again where its failure is told.
-            let network = crate::sandbox::network::make_aside().ok();
-            let stage =
-                orders.recv().ok().map(|(source, privilege, overlay)| Stage::build_aside(&source, privilege, overlay));
-            (network, stage)
-        });
-        thread.ok().map(|thread| Ahead { thread, order })
-    }
-
-    /// Has the stage of an image built next.
-    fn build_stage(&self, source: ImageSource, host: &Host) {
-        // The thread takes one order; where it has ended there will be no stage, which is then built without it.
-        let _ended = self.order.send((source, host.privilege, host.overlay));
-    }
-
-    /// Waits for the thread: cells are cloned from a process of one thread.
-    fn end(self) -> MadeAhead {
-        drop(self.order);
-        self.thread.join().unwrap_or_default()
-    }
 }
 
 fn around_of<'a>(plan: &'a Plan, profiles: &'a Profiles, machine: &'a Machine) -> Surroundings<'a> {
@@ -318,18 +282,23 @@ fn request_of(arguments: RunArguments, is_command: bool) -> Result<(Request, Vec
     Ok((request, sources))
 }
 
-/// `run [FLAGS] -- COMMAND`: the parser swallows the first `--`, so the raw arguments tell whether it came before the
-/// first word that is no flag. A word that follows a flag with a value is not one: the parser has consumed it, and the
-/// words it left are the tail of the command line.
-fn command_is_meant() -> bool {
-    let raw: Vec<OsString> = std::env::args_os().skip(1).collect();
-    raw.iter().position(|word| word == "--").is_some_and(|separator| {
+/// `run [FLAGS] -- COMMAND`: the parser swallows the first `--`, so the raw arguments, of which `words` are the tail, tell
+/// whether it stood right before the first word.
+fn command_is_meant(words: &[OsString]) -> bool {
+    let raw: Vec<OsString> = std::env::args_os().collect();
+    let head = &raw[..raw.len().saturating_sub(words.len())];
+    let [head @ .., separator] = head else { return false };
+    if separator != "--" {
+        return false;
+    }
+    // What follows a flag may be its value. Parsing again is dear, so it is done only where that can be.
+    let flag_before = head.last().is_some_and(|word| word.as_bytes().starts_with(b"-"));
+    !flag_before || {
         use clap::Parser as _;
         // Without the separator and all behind it nothing is left to run exactly when a command was meant.
-        let head = std::iter::once(OsString::from("sandboxd")).chain(raw[..separator].iter().cloned());
         super::Cli::try_parse_from(head)
             .is_err_and(|error| error.kind() == clap::error::ErrorKind::MissingRequiredArgument)
-    })
+    }
 }
 
 /// With `--profile` the file's own language is meant, unless another is named.

@@ -30,11 +30,7 @@ pub fn host(cgroup: cgroup::Kind) -> Result<Host, ProbeError> {
     Ok(Host {
         kernel: uname.release().to_string_lossy().into_owned(),
         privilege: if nix::unistd::geteuid().is_root() { Privilege::Root } else { Privilege::Rootless },
-        cgroup: match cgroup {
-            cgroup::Kind::V2 => CgroupKind::V2,
-            cgroup::Kind::Hybrid => CgroupKind::Hybrid,
-            cgroup::Kind::None => CgroupKind::None,
-        },
+        cgroup: cgroup_kind(cgroup),
         overlay: has_overlay()?,
         landlock_abi: is_there(sys::landlock_abi(), "landlock")?.unwrap_or(0),
         seccomp: action(libc::SECCOMP_RET_ERRNO, "seccomp")?,
@@ -45,6 +41,15 @@ pub fn host(cgroup: cgroup::Kind) -> Result<Host, ProbeError> {
         open_files_hard,
         cores: cores(),
     })
+}
+
+/// A layout of cgroups in the words of plans and verdicts.
+pub fn cgroup_kind(cgroup: cgroup::Kind) -> CgroupKind {
+    match cgroup {
+        cgroup::Kind::V2 => CgroupKind::V2,
+        cgroup::Kind::Hybrid => CgroupKind::Hybrid,
+        cgroup::Kind::None => CgroupKind::None,
+    }
 }
 
 /// `None` for the answers by which a kernel, or a container around us, says that it has no such thing.

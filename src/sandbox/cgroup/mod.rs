@@ -189,18 +189,22 @@ pub enum Join<'a> {
 /// Finds out what this host can enforce. `parent` overrides the group under which ours go, as /proc/PID/cgroup names
 /// groups; it must exist (on each hierarchy) and be ours to fill.
 pub fn probe(choice: Choice, parent: Option<&str>) -> Result<Probe, CgroupError> {
-    let view = View::read()?;
-    let unified = cgroups_rs::hierarchies::auto().v2();
+    let unified = cgroups_rs::hierarchies::is_cgroup2_unified_mode();
     match choice {
-        Choice::V2 => v2_place::probe(&view, unified, parent),
-        Choice::Hybrid => hybrid::probe(&view, unified, parent),
+        Choice::V2 => v2_place::probe(&View::read()?, unified, parent),
+        Choice::Hybrid => hybrid::probe(&View::read()?, unified, parent),
         Choice::None => Ok(none::probe(unified)),
         Choice::Auto => {
+            let view = View::read()?;
             // cgroups-rs looks at /sys/fs/cgroup only: its word decides which is tried first, not which is possible.
             let v2 = || v2_place::probe(&view, unified, parent);
             let hybrid = || hybrid::probe(&view, unified, parent);
-            let (first, second) = if unified { (v2(), hybrid()) } else { (hybrid(), v2()) };
-            first.or_else(|first| second.map_err(|second| neither(&first, &second)))
+            let neither = |first, second| neither(&first, &second);
+            if unified {
+                v2().or_else(|first| hybrid().map_err(|second| neither(first, second)))
+            } else {
+                hybrid().or_else(|first| v2().map_err(|second| neither(first, second)))
+            }
         }
     }
 }
