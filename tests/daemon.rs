@@ -29,7 +29,7 @@ impl Served {
     fn start_program(program: PathBuf, config: &str) -> Served {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = common::free_address().port();
         let text = format!(
             "profiles_dir = {:?}\n[service]\nlisten = [\"127.0.0.1:{port}\"]\nuse_host_image = true\nstate_dir = {:?}\n{config}",
             directory.path().join("profiles"),
@@ -375,13 +375,34 @@ fn what_had_ended_before_a_kill_is_readable_and_what_had_not_is_marked() {
 }
 
 #[test]
+fn a_port_that_the_kernel_chose_is_told() {
+    if !common::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = common::sandboxd();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--state-dir"]).arg(directory.path().join("state"));
+    let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = std::io::BufReader::new(process.stderr.take().unwrap());
+    let ready = std::io::BufRead::lines(log).map_while(Result::ok).find(|line| line.contains(" ready "));
+    let url = ready.as_deref().and_then(|line| line.split('"').find(|word| word.starts_with("http://")));
+    let url = url.unwrap_or_else(|| panic!("{ready:?}"));
+    assert!(!url.ends_with(":0"), "{url}");
+    let health = answer(agent().get(format!("{url}/health")).call().unwrap());
+    assert_eq!(health.map(|health| health.0), Some(200));
+    kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(process.wait().unwrap().success());
+}
+
+#[test]
 fn the_service_does_not_start_without_a_layer_unless_it_is_given_up() {
     if !common::is_root() {
         return;
     }
     let start = |extra: &str| {
         let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = common::free_address().port();
         let state = directory.path().join("state");
         let text =
             format!("cgroup = \"none\"\n[service]\nlisten = [\"127.0.0.1:{port}\"]\nstate_dir = {state:?}\n{extra}");

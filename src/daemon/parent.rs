@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
@@ -113,7 +114,8 @@ async fn checked_handover(config: &Config, settings: &ServiceSettings) -> anyhow
 struct Parent<'a> {
     options: &'a Options,
     handover: Handover,
-    listeners: Vec<(OwnedFd, bool)>,
+    /// Each with where it listens.
+    listeners: Vec<(OwnedFd, Listen)>,
     uid: Uid,
     gid: Gid,
     generation: u64,
@@ -197,7 +199,7 @@ impl Parent<'_> {
             leave(&mut team.supervisors).await;
             return Err(error);
         }
-        let addresses: Vec<_> = self.handover.settings.listen.iter().map(ToString::to_string).collect();
+        let addresses: Vec<_> = self.listeners.iter().map(|(_, address)| address.to_string()).collect();
         tracing::info!(listen = addresses.join(" "), runs_max = self.handover.concurrent_max, "ready");
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -208,8 +210,9 @@ impl Parent<'_> {
     async fn make_ready(&self, team: &mut Team) -> anyhow::Result<()> {
         let Team { front, control, supervisors } = team;
         control.send(&ToFront::Configure, Some(&document(&self.handover)?)).await?;
-        for (socket, unix) in &self.listeners {
-            control.send(&ToFront::Listen { unix: *unix }, Some(socket)).await?;
+        for (socket, address) in &self.listeners {
+            let unix = matches!(address, Listen::Unix(_));
+            control.send(&ToFront::Listen { unix }, Some(socket)).await?;
         }
         for _ in 0..self.supervisors_wanted() {
             self.start_supervisor(control, supervisors).await?;
@@ -463,28 +466,38 @@ fn raise_descriptors() -> anyhow::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("failed to raise the limit of open files")
 }
 
-/// Listening sockets that a service manager has opened for us (sd_listen_fds(3)), and whether each is a local one.
-fn handed_over() -> anyhow::Result<Vec<(OwnedFd, bool)>> {
+/// Listening sockets that a service manager has opened for us (sd_listen_fds(3)), and where.
+fn handed_over() -> anyhow::Result<Vec<(OwnedFd, Listen)>> {
     // An error says that there are none for us.
     let Ok(numbers) = sd_notify::listen_fds() else { return Ok(Vec::new()) };
     let sockets = numbers.map(|number| {
         let socket =
             sys::borrow_fd(number).try_clone_to_owned().context("a socket of the service manager is no use")?;
         let address = rustix::net::getsockname(&socket).context("what the service manager handed over is no socket")?;
-        let unix = address.address_family() == rustix::net::AddressFamily::UNIX;
-        Ok((socket, unix))
+        let address = match std::net::SocketAddr::try_from(address.clone()) {
+            Ok(address) => Listen::Tcp(address),
+            Err(_) => {
+                let local = rustix::net::SocketAddrUnix::try_from(address)
+                    .context("the service manager handed over a socket that is neither of TCP nor local")?;
+                let path = local.path().map(|path| OsString::from_vec(path.to_bytes().to_vec()));
+                Listen::Unix(path.unwrap_or_default().into())
+            }
+        };
+        Ok((socket, address))
     });
     sockets.collect()
 }
 
-/// A listening socket, and whether it is a local one.
-fn bind(address: &Listen) -> anyhow::Result<(OwnedFd, bool)> {
+/// A listening socket, and where it listens.
+fn bind(address: &Listen) -> anyhow::Result<(OwnedFd, Listen)> {
     match address {
         Listen::Tcp(address) => {
-            let listener =
-                std::net::TcpListener::bind(address).with_context(|| format!("failed to listen on {address}"))?;
+            let failed = || format!("failed to listen on {address}");
+            let listener = std::net::TcpListener::bind(address).with_context(failed)?;
             nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
-            Ok((listener.into(), false))
+            // The kernel chose a port where none was named.
+            let address = listener.local_addr().with_context(failed)?;
+            Ok((listener.into(), Listen::Tcp(address)))
         }
         Listen::Unix(path) => {
             let failed = || format!("failed to listen on {}", path.display());
@@ -501,7 +514,7 @@ fn bind(address: &Listen) -> anyhow::Result<(OwnedFd, bool)> {
             }
             let listener = std::os::unix::net::UnixListener::bind(path).with_context(failed)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(failed)?;
-            Ok((listener.into(), true))
+            Ok((listener.into(), address.clone()))
         }
     }
 }
