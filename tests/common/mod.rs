@@ -5,6 +5,7 @@ pub mod front;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -130,6 +131,22 @@ pub fn run_under_v2(script: &str) -> Option<Output> {
     // Swap, so that a limit which forgets it is found out.
     command.args(["--timeout", "240", "--swap", "400", "sh", "-c", script]).current_dir(root);
     Some(run_with(&mut command, b"", Duration::from_secs(300)))
+}
+
+/// An address of loopback for a service to listen on. Its port is none of those that the kernel gives to connections
+/// and to whoever asks for any, which another test might get before the service does; and no other test of this process
+/// is given it.
+pub fn free_address() -> SocketAddr {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = SocketAddr::from(([127, 0, 0, 1], (FIRST + number % COUNT) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// An environment variable that tells the processes of one run of the program from everybody else's: init keeps the

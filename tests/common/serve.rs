@@ -2,14 +2,14 @@
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part of this.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::{PATIENCE, has_image, is_root, sandboxd, text};
+use crate::common::{PATIENCE, free_address, has_image, is_root, sandboxd, text};
 
 /// A service; dropping it tells it to end, and waits.
 pub struct Server {
@@ -54,8 +54,7 @@ impl Server {
         }
         let log = state.join("log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("the log is made");
-        // Bound by nobody now; whoever takes it before us makes this test fail, and nothing else.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let address = free_address();
         let child = sandboxd()
             .args(["serve", "--listen", &address.to_string(), "--state-dir"])
             .arg(state.join("state"))

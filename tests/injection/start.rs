@@ -2,13 +2,13 @@
 //! front and of the supervisor until the service is ready.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::common::{PATIENCE, groups_of, has_image, is_alive, is_root, sandboxd, text};
+use crate::common::{PATIENCE, free_address, groups_of, has_image, is_alive, is_root, sandboxd, text};
 use crate::sweep::{Ending, NEVER_MADE, faults_of, sweep};
 use crate::tracer::{self, Fault, Trace};
 
@@ -60,8 +60,7 @@ fn start(fault: Option<Fault>) -> Result<Started, String> {
     let directory = crate::harness::state_directory();
     let mut config = tempfile::NamedTempFile::new().expect("a temporary file");
     config.write_all(b"[service]\nsupervisors = 1\n").expect("the file is written");
-    // Bound by nobody now; whoever takes it before us makes this test fail, and nothing else.
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let address = free_address();
     let mut command = sandboxd();
     command.args(["serve", "--listen", &address.to_string(), "--config"]).arg(config.path());
     command.arg("--state-dir").arg(directory.path().join("state"));

@@ -1,7 +1,7 @@
 //! A running service, and clients for it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::common::{PATIENCE, TAG, children_of, groups_of, is_alive, is_root, sandboxd, tagged, text};
+use crate::common::{PATIENCE, TAG, children_of, free_address, groups_of, is_alive, is_root, sandboxd, tagged, text};
 
 /// A service with a state directory of its own; dropping it tells it to end, and asserts that nothing is left.
 pub struct Server {
@@ -75,8 +75,7 @@ impl Server {
         let tag = format!("serve-{}-{number}", std::process::id());
         let directory = state_directory();
         let log = std::fs::File::create(directory.path().join("log")).expect("the log is made");
-        // Bound by nobody now; whoever takes it before us makes this test fail, and nothing else.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let address = free_address();
         let child = sandboxd()
             .args(["serve", "--listen", &address.to_string(), "--state-dir"])
             .arg(directory.path().join("state"))
