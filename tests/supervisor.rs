@@ -89,6 +89,46 @@ fn a_front_in_the_wrong_hands_gets_errors_and_never_more_than_a_cell() {
     assert_eq!(front.groups(), Vec::<String>::new());
 }
 
+#[test]
+fn init_has_no_copy_of_what_the_supervisor_knows_of_other_runs() {
+    if !common::is_root() {
+        return;
+    }
+    // Each cell is made when it is asked for.
+    let front = Front::start_with(&["--pool-cells-per-shape", "0"]);
+    let empty = bundle(b"", true);
+    let secret = format!("a secret of {} others", std::process::id());
+    // Far behind what the other one's own message could lie over.
+    let script = format!("echo begun; sleep 30; #{}{secret}", "x".repeat(50_000));
+    let mut stdout = front.start_job(shell(1, &script), &empty);
+    stdout.read_exact(&mut [0]).unwrap();
+    let supervisor = front.process.id() as i32;
+    let other = common::children_of(supervisor);
+    let mut stdout = front.start_job(shell(2, "echo begun; sleep 30"), &empty);
+    stdout.read_exact(&mut [0]).unwrap();
+    let inits = common::children_of(supervisor);
+    let [own] = inits.iter().filter(|init| !other.contains(init)).collect::<Vec<_>>()[..] else {
+        panic!("{other:?} {inits:?}")
+    };
+    let knows = |process: i32| holds(process, secret.as_bytes());
+    assert!(knows(supervisor) && other.iter().all(|init| knows(*init)), "the control");
+    assert!(!knows(*own));
+}
+
+/// Whether `bytes` are anywhere in the memory of `process`.
+fn holds(process: i32, bytes: &[u8]) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let address = |digits| u64::from_str_radix(digits, 16).unwrap();
+    maps.lines().filter(|line| line.contains(" rw")).any(|line| {
+        let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let mut content = vec![0; (address(end) - address(start)) as usize];
+        memory.read_exact_at(&mut content, address(start)).unwrap();
+        content.windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
 /// One message with as many descriptors as the kernel lets through.
 fn flood_with_descriptors(front: &Front) {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};

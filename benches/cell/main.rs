@@ -5,6 +5,7 @@
 //! to machine; milliseconds do not. Each section runs in a process of its own, small as a supervisor is and with one
 //! thread, because both matter to what a clone costs.
 
+mod floor;
 mod measure;
 mod pool;
 mod readings;
@@ -25,7 +26,7 @@ use sandboxd::sandbox::cell::{Cell, CellError};
 use sandboxd::sandbox::report::Report;
 use sandboxd::sandbox::sequence::SEQUENCE;
 use sandboxd::sandbox::start::Start;
-use sandboxd::sandbox::sys::{self, PointerArray};
+use sandboxd::sandbox::sys::{self, Arena, PointerArray};
 use sandboxd::supervisor::{Supervisor, Watch};
 use sandboxd::words::limits::LimitsRequest;
 use sandboxd::words::profile::Profiles;
@@ -40,9 +41,10 @@ struct Section {
     run: fn() -> Outcome,
 }
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     Section { name: "run", what: "`sandboxd run` as a whole process, against its peers", run: whole_processes },
     Section { name: "cell", what: "a cell inside one supervisor, against a bare fork and exec", run: cells },
+    Section { name: "floor", what: "what all cores reach with namespaces alone", run: floor::section },
     Section { name: "pool", what: "a supervisor process, with and without cells prepared ahead", run: pool::section },
     Section { name: "steps", what: "where each microsecond of a cell goes", run: steps },
     Section { name: "memory", what: "memory of a supervisor and of a prepared cell", run: memory },
@@ -61,6 +63,11 @@ fn main() -> ExitCode {
         && word == "section"
     {
         return one_section(name);
+    }
+    if let [word, what, begin] = words.as_slice()
+        && word == floor::WORKER
+    {
+        return floor::worker(what, begin);
     }
     let unknown = words.iter().find(|word| !SECTIONS.iter().any(|section| section.name == *word));
     if let Some(word) = unknown {
@@ -211,15 +218,26 @@ fn spawn(program: &str, arguments: &[&str]) {
 
 /// The bare thing: a fork of this small process, an exec, a wait, and nothing else.
 fn fork_and_execute(program: &std::ffi::CStr) {
-    let mut arguments = PointerArray::with_capacity(1);
-    let mut environment = PointerArray::with_capacity(1);
-    let filled = arguments.fill([program].into_iter()).and_then(|()| environment.fill(std::iter::empty()));
-    filled.unwrap_or_else(|errno| panic!("{errno}"));
-    let execute = || {
-        sys::execve(program, &arguments, &environment);
-        127
-    };
-    let child = sys::clone_init(0, None, execute).unwrap_or_else(|errno| panic!("{errno}"));
+    type Arrays = (PointerArray<'static>, PointerArray<'static>);
+    thread_local! {
+        // Made once: it pays for its fork alone.
+        static ARRAYS: std::cell::RefCell<Arrays> = std::cell::RefCell::new(arrays());
+    }
+    fn arrays() -> Arrays {
+        let arena = Arena::new(4096).unwrap_or_else(|errno| panic!("{errno}"));
+        let arena = Box::leak(Box::new(arena));
+        let array = || PointerArray::with_capacity(arena, 1).unwrap_or_else(|errno| panic!("{errno}"));
+        (array(), array())
+    }
+    let child = ARRAYS.with_borrow_mut(|(arguments, environment)| {
+        let filled = arguments.fill([program].into_iter()).and_then(|()| environment.fill(std::iter::empty()));
+        filled.unwrap_or_else(|errno| panic!("{errno}"));
+        let execute = || {
+            sys::execve(program, arguments, environment);
+            127
+        };
+        sys::clone_init(0, None, None, execute).unwrap_or_else(|errno| panic!("{errno}"))
+    });
     let ended = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
     assert!(matches!(ended, Ok(WaitStatus::Exited(_, 0))), "{ended:?}");
 }

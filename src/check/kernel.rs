@@ -106,7 +106,7 @@ const NAMESPACES: [Namespace; 7] = [
 fn namespace(kind: &Namespace) -> Layer {
     let name = format!("namespace {}", kind.name);
     let flags = (CloneFlags::CLONE_NEWUSER | kind.flag).bits() as u64;
-    let errno = match sys::clone_init(flags, None, || 0) {
+    let errno = match sys::clone_init(flags, None, None, || 0) {
         Ok(child) => {
             let pidfd = std::os::fd::AsFd::as_fd(&child.pidfd);
             // It ends by itself at once; there is nothing to learn from how.

@@ -8,11 +8,9 @@
 //! Whatever fails on the way, and whenever a [`Cell`] is dropped, init is killed, reaped, and its cgroup removed.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,14 +19,14 @@ use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::cgroup::{Backend, CellGroup, CgroupError, GroupLimits, Join, Usage};
-use super::child::{ChildImage, run_init};
+use super::child::{ARENA_BYTES, ChildImage, run_init};
 use super::network::Networks;
 use super::report::{REPORT_BYTES, Report};
 use super::seccomp::Program;
 use super::sequence::{Act, SEQUENCE};
 use super::stage::{Overlay, Stage};
 use super::start::Start;
-use super::sys::{self, Child};
+use super::sys::{self, Arena, Child, Heap};
 use super::{init, landlock, message, signal};
 use crate::plan::{CellPlan, Scratch};
 
@@ -100,8 +98,10 @@ pub struct Workshop<'a> {
     pub stage: &'a Stage,
     pub networks: &'a mut Networks,
     pub cgroups: &'a mut dyn Backend,
-    pub seccomp: Option<Arc<Program>>,
+    pub seccomp: Option<&'a Program>,
     pub ids: IdRange,
+    /// The heap of this process, which no cell gets a copy of.
+    pub heap: Option<&'a Heap>,
 }
 
 /// A cell under way; the supervisor's steps of the sequence fill it in, one after the other.
@@ -109,7 +109,7 @@ pub struct Preparation<'a, 'b> {
     plan: &'a CellPlan,
     workshop: &'a mut Workshop<'b>,
     name: &'a str,
-    image: ChildImage,
+    image: ChildImage<'a>,
     control: Option<(OwnedFd, OwnedFd)>,
     group: Option<Box<dyn CellGroup>>,
     ruleset: Option<OwnedFd>,
@@ -136,8 +136,10 @@ impl Cell {
     /// # Errors
     /// The step that failed. Nothing of the cell is left then.
     pub fn prepare(plan: &CellPlan, name: &str, workshop: &mut Workshop) -> Result<Cell, CellError> {
+        let no_room = |errno| CellError::new("clone_init", errno);
+        let arena = Arena::new(ARENA_BYTES).map_err(no_room)?;
         let mut preparation = Preparation {
-            image: image_of(plan, workshop).map_err(|errno| CellError::new("clone_init", errno))?,
+            image: image_of(plan, workshop, &arena).map_err(no_room)?,
             plan,
             workshop,
             name,
@@ -414,8 +416,8 @@ impl Preparation<'_, '_> {
 }
 
 /// The memory of init and payload under `plan`, before any descriptor exists.
-fn image_of(plan: &CellPlan, workshop: &Workshop) -> Result<ChildImage, Errno> {
-    let mut image = ChildImage::new()?;
+fn image_of<'a>(plan: &CellPlan, workshop: &Workshop, arena: &'a Arena) -> Result<ChildImage<'a>, Errno> {
+    let mut image = ChildImage::new(arena)?;
     for (index, step) in SEQUENCE.iter().enumerate() {
         if step.applies(plan) {
             image.enabled |= 1 << index;
@@ -423,30 +425,31 @@ fn image_of(plan: &CellPlan, workshop: &Workshop) -> Result<ChildImage, Errno> {
     }
     image.init_id = plan.identity.init;
     image.payload_id = plan.identity.payload;
-    image.hostname = c_string(plan.hostname);
-    image.scratch = plan
-        .scratch
-        .iter()
-        .map(|scratch| {
-            let Scratch { target, bytes, inodes, mode } = scratch;
-            // The payload's, which a test's control may leave as init's.
-            let id = if plan.leaves_out("become_payload_user") { plan.identity.init } else { plan.identity.payload };
-            let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={id},gid={id}");
-            (c_string(target.trim_start_matches('/')), c_string(&options))
-        })
-        .collect();
+    image.hostname = arena.c_string(plan.hostname)?;
+    let scratch = |scratch: &Scratch| {
+        let Scratch { target, bytes, inodes, mode } = scratch;
+        // The payload's, which a test's control may leave as init's.
+        let id = if plan.leaves_out("become_payload_user") { plan.identity.init } else { plan.identity.payload };
+        let options = format!("size={bytes},nr_inodes={inodes},mode={mode:o},uid={id},gid={id}");
+        Ok((arena.c_string(target.trim_start_matches('/'))?, arena.c_string(&options)?))
+    };
+    image.scratch = list(arena, plan.scratch.iter().map(scratch))?;
     if let Some(plan) = &plan.landlock {
-        let rule = |(path, access): &(&str, _)| (c_string(path), landlock::access_bits(*access, plan.abi));
-        image.landlock_rules = plan.rules.iter().map(rule).collect();
+        let rule = |(path, access): &(&str, _)| Ok((arena.c_string(path)?, landlock::access_bits(*access, plan.abi)));
+        image.landlock_rules = list(arena, plan.rules.iter().map(rule))?;
     }
     image.seccomp_notify = plan.seccomp.as_ref().is_some_and(|seccomp| seccomp.notify);
-    image.seccomp = workshop.seccomp.clone();
-    let overlay = |overlay: &Overlay| (c_string(&overlay.target), c_string(&overlay.options()));
-    image.overlays = workshop.stage.overlays().iter().map(overlay).collect();
+    image.seccomp = workshop.seccomp.map(|program| arena.copy(program.instructions())).transpose()?;
+    let overlay = |overlay: &Overlay| Ok((arena.c_string(&overlay.target)?, arena.c_string(&overlay.options())?));
+    image.overlays = list(arena, workshop.stage.overlays().iter().map(overlay))?;
     image.speculation_store_bypass = plan.speculation_store_bypass;
     image.speculation_indirect_branch = plan.speculation_indirect_branch;
     image.timed = tracing::enabled!(tracing::Level::TRACE);
     Ok(image)
+}
+
+fn list<T: Copy>(arena: &Arena, items: impl Iterator<Item = Result<T, Errno>>) -> Result<&[T], Errno> {
+    arena.copy(&items.collect::<Result<Vec<_>, _>>()?)
 }
 
 /// What a plan's limits mean for the cgroup.
@@ -455,18 +458,13 @@ fn group_limits(plan: &CellPlan) -> GroupLimits {
     GroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpu_rate: Some(limits.cpu_rate) }
 }
 
-/// A plan's own strings are literals and numbers; none holds a NUL.
-fn c_string(text: &str) -> CString {
-    CString::new(text).unwrap_or_default()
-}
-
 type StepResult = Result<(), StepFailure>;
 
 pub(super) fn create_control_socket(preparation: &mut Preparation) -> StepResult {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     preparation.image.control = pair.1.as_raw_fd();
-    preparation.image.kept.push(pair.1.as_raw_fd());
+    preparation.image.kept.push(pair.1.as_raw_fd())?;
     preparation.control = Some(pair);
     Ok(())
 }
@@ -475,8 +473,10 @@ pub(super) fn create_cgroup(preparation: &mut Preparation) -> StepResult {
     let limits = group_limits(preparation.plan);
     let group = preparation.workshop.cgroups.create_cell(preparation.name, &limits)?;
     if let Join::Tasks(tasks) = group.join() {
-        preparation.image.tasks = tasks.iter().map(AsRawFd::as_raw_fd).collect();
-        preparation.image.kept.extend(&preparation.image.tasks);
+        for tasks in tasks {
+            preparation.image.tasks.push(tasks.as_raw_fd())?;
+            preparation.image.kept.push(tasks.as_raw_fd())?;
+        }
     }
     preparation.group = Some(group);
     Ok(())
@@ -486,7 +486,7 @@ pub(super) fn create_landlock_ruleset(preparation: &mut Preparation) -> StepResu
     let Some(plan) = &preparation.plan.landlock else { return Ok(()) };
     let ruleset = landlock::ruleset(plan.abi)?;
     preparation.image.landlock = ruleset.as_raw_fd();
-    preparation.image.kept.push(ruleset.as_raw_fd());
+    preparation.image.kept.push(ruleset.as_raw_fd())?;
     preparation.ruleset = Some(ruleset);
     Ok(())
 }
@@ -498,13 +498,13 @@ pub(super) fn take_network(preparation: &mut Preparation) -> StepResult {
 
 pub(super) fn clone_init(preparation: &mut Preparation) -> StepResult {
     let Preparation { plan, workshop, image, group, network, child, .. } = preparation;
-    image.kept.sort_unstable();
+    image.kept.sort();
     let flags = plan.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
     let cgroup = match group.as_ref().map(|group| group.join()) {
         Some(Join::AtClone(directory)) => Some(directory),
         _ => None,
     };
-    let mut clone = || workshop.stage.within(|| sys::clone_init(flags, cgroup, || run_init(image)));
+    let mut clone = || workshop.stage.within(|| sys::clone_init(flags, cgroup, workshop.heap, || run_init(image)));
     let made = match network {
         Some(network) => workshop.networks.within(network, clone)?,
         None => clone()?,

@@ -7,47 +7,80 @@
 //!     |----- start --------+----------------------------------------->|  becomes the program
 //!     |<---- reports ------|  reaps, answers denied system calls      |
 //! ```
-//! init is a copy of the supervisor's address space, payload shares init's until its exec. Both make system calls and
-//! nothing else: no allocation, no lock, no panic. That is why everything here is plain data with its capacity made
-//! beforehand, and why the payload can tell init of a failed step by writing it into [`ChildImage::failure`].
+//! init is a copy of the supervisor's address space without its heap, payload shares init's until its exec. Both make
+//! system calls and nothing else: no allocation, no lock, no panic. That is why everything here is plain data in an
+//! [`Arena`], its room made beforehand, and why the payload can tell init of a failed step by writing it into
+//! [`ChildImage::failure`].
 
-use std::ffi::CString;
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
 use nix::errno::Errno;
 
 use super::report::Report;
-use super::seccomp::Program;
 use super::sequence::{Act, SEQUENCE};
 use super::start::{START_BYTES_MAX, STRINGS_MAX};
-use super::sys::{self, PointerArray, VforkStack, ZeroedPages};
+use super::sys::{self, Arena, PointerArray, VFORK_STACK_BYTES};
 
 /// Distinct denied system calls that init keeps count of.
 pub const DENIED_MAX: usize = 32;
 
-/// Everything init and payload need to know, decided before the clone.
-pub struct ChildImage {
+/// Bytes of a cell's arena: the buffers, and room for a plan's strings and its system call filter.
+pub const ARENA_BYTES: usize =
+    START_BYTES_MAX + VFORK_STACK_BYTES + 2 * (STRINGS_MAX + 1) * size_of::<usize>() + (128 << 10);
+
+/// Descriptors that init keeps: the control socket, a landlock ruleset, and a file for each of four v1 hierarchies.
+const KEPT_MAX: usize = 6;
+
+/// A few descriptors.
+#[derive(Default)]
+pub struct Descriptors {
+    numbers: [RawFd; KEPT_MAX],
+    count: usize,
+}
+
+impl Descriptors {
+    /// # Errors
+    /// EMFILE when they are more than a cell ever has.
+    pub fn push(&mut self, number: RawFd) -> Result<(), Errno> {
+        *self.numbers.get_mut(self.count).ok_or(Errno::EMFILE)? = number;
+        self.count += 1;
+        Ok(())
+    }
+
+    pub fn sort(&mut self) {
+        self.numbers.get_mut(..self.count).unwrap_or_default().sort_unstable();
+    }
+
+    pub fn as_slice(&self) -> &[RawFd] {
+        self.numbers.get(..self.count).unwrap_or_default()
+    }
+}
+
+/// Everything init and payload need to know, decided before the clone. What it refers to is in the arena.
+pub struct ChildImage<'a> {
     /// Bit `n` is set when step `n` of the sequence is to be performed.
     pub enabled: u64,
     /// The socket to the supervisor.
     pub control: RawFd,
     /// Descriptors that init keeps, ascending; every other one is closed first thing.
-    pub kept: Vec<RawFd>,
+    pub kept: Descriptors,
     /// The `tasks` files by which init joins its v1 cgroups.
-    pub tasks: Vec<RawFd>,
+    pub tasks: Descriptors,
     /// User and group ids inside the cell.
     pub init_id: u32,
     pub payload_id: u32,
-    pub hostname: CString,
+    pub hostname: &'a CStr,
     /// Target and mount options of each overlay over the image's read-only parts.
-    pub overlays: Vec<(CString, CString)>,
+    pub overlays: &'a [(&'a CStr, &'a CStr)],
     /// Target below the new root and mount options of each writable tmpfs.
-    pub scratch: Vec<(CString, CString)>,
+    pub scratch: &'a [(&'a CStr, &'a CStr)],
     /// The ruleset, and the path and access of each of its rules.
     pub landlock: RawFd,
-    pub landlock_rules: Vec<(CString, u64)>,
-    pub seccomp: Option<Arc<Program>>,
+    pub landlock_rules: &'a [(&'a CStr, u64)],
+    /// The instructions of the filter.
+    pub seccomp: Option<&'a [libc::sock_filter]>,
     /// True when denied system calls are reported to init.
     pub seccomp_notify: bool,
     pub speculation_store_bypass: bool,
@@ -57,13 +90,13 @@ pub struct ChildImage {
 
     // Written by init and payload.
     /// The start message and how much of the buffer it fills.
-    pub message: ZeroedPages,
+    pub message: &'a mut [u8],
     pub message_bytes: usize,
     /// stdin, stdout, stderr and the bundle of files, as received with the start message.
     pub received: [RawFd; 4],
-    pub arguments: PointerArray,
-    pub environment: PointerArray,
-    pub stack: Option<VforkStack>,
+    pub arguments: PointerArray<'a>,
+    pub environment: PointerArray<'a>,
+    pub stack: Option<&'a mut [MaybeUninit<u8>]>,
     /// The step and errno that stopped the payload before its exec.
     pub failure: Option<(u8, Errno)>,
     pub payload: i32,
@@ -77,35 +110,35 @@ pub struct ChildImage {
     pub times: [u64; SEQUENCE.len()],
 }
 
-impl ChildImage {
-    /// An image with its buffers and without any decision.
+impl<'a> ChildImage<'a> {
+    /// An image with its buffers, in an arena of [`ARENA_BYTES`], and without any decision.
     ///
     /// # Errors
     /// ENOMEM.
-    pub fn new() -> Result<ChildImage, Errno> {
+    pub fn new(arena: &'a Arena) -> Result<ChildImage<'a>, Errno> {
         Ok(ChildImage {
             enabled: 0,
             control: -1,
-            kept: Vec::new(),
-            tasks: Vec::new(),
+            kept: Descriptors::default(),
+            tasks: Descriptors::default(),
             init_id: 0,
             payload_id: 0,
-            hostname: CString::default(),
-            overlays: Vec::new(),
-            scratch: Vec::new(),
+            hostname: c"",
+            overlays: &[],
+            scratch: &[],
             landlock: -1,
-            landlock_rules: Vec::new(),
+            landlock_rules: &[],
             seccomp: None,
             seccomp_notify: false,
             speculation_store_bypass: false,
             speculation_indirect_branch: false,
             timed: false,
-            message: ZeroedPages::new(START_BYTES_MAX)?,
+            message: arena.zeroed(START_BYTES_MAX)?,
             message_bytes: 0,
             received: [-1; 4],
-            arguments: PointerArray::with_capacity(STRINGS_MAX),
-            environment: PointerArray::with_capacity(STRINGS_MAX),
-            stack: Some(VforkStack::new()),
+            arguments: PointerArray::with_capacity(arena, STRINGS_MAX)?,
+            environment: PointerArray::with_capacity(arena, STRINGS_MAX)?,
+            stack: Some(arena.room(VFORK_STACK_BYTES)?),
             failure: None,
             payload: 0,
             executed_ns: 0,

@@ -35,7 +35,7 @@ pub(super) fn close_descriptors(image: &mut ChildImage) -> Step {
         duplicate(image.control, stream)?;
     }
     let mut next = 3;
-    for kept in &image.kept {
+    for kept in image.kept.as_slice() {
         let kept = *kept as u32;
         if kept > next {
             sys::close_range(next, kept - 1)?;
@@ -60,7 +60,7 @@ pub(super) fn wait_for_id_maps(image: &mut ChildImage) -> Step {
 }
 
 pub(super) fn join_cgroups(image: &mut ChildImage) -> Step {
-    for tasks in &image.tasks {
+    for tasks in image.tasks.as_slice() {
         // "0" is the writer itself. Written by a process with one thread this takes no lock that waits for RCU.
         nix::unistd::write(sys::borrow_fd(*tasks), b"0")?;
     }
@@ -123,8 +123,8 @@ pub(super) fn bind_root(_: &mut ChildImage) -> Step {
 
 pub(super) fn mount_overlays(image: &mut ChildImage) -> Step {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    for (target, options) in &image.overlays {
-        nix::mount::mount(Some(c"overlay"), target.as_c_str(), Some(c"overlay"), flags, Some(options.as_c_str()))?;
+    for (target, options) in image.overlays {
+        nix::mount::mount(Some(c"overlay"), *target, Some(c"overlay"), flags, Some(*options))?;
     }
     Ok(())
 }
@@ -144,9 +144,8 @@ pub(super) fn mount_proc(_: &mut ChildImage) -> Step {
 }
 
 pub(super) fn mount_scratch(image: &mut ChildImage) -> Step {
-    for (target, options) in &image.scratch {
-        let target = target.as_c_str();
-        nix::mount::mount(Some(c"tmpfs"), target, Some(c"tmpfs"), SCRATCH_FLAGS, Some(options.as_c_str()))?;
+    for (target, options) in image.scratch {
+        nix::mount::mount(Some(c"tmpfs"), *target, Some(c"tmpfs"), SCRATCH_FLAGS, Some(*options))?;
     }
     Ok(())
 }
@@ -170,8 +169,8 @@ pub(super) fn detach_old_root(_: &mut ChildImage) -> Step {
 }
 
 pub(super) fn add_landlock_rules(image: &mut ChildImage) -> Step {
-    for (path, access) in &image.landlock_rules {
-        let parent = nix::fcntl::open(path.as_c_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    for (path, access) in image.landlock_rules {
+        let parent = nix::fcntl::open(*path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         sys::landlock_add_path_rule(sys::borrow_fd(image.landlock), parent.as_fd(), *access)?;
     }
     Ok(())
@@ -228,12 +227,9 @@ pub(super) fn block_child_signals(image: &mut ChildImage) -> Step {
 }
 
 pub(super) fn start_payload(image: &mut ChildImage) -> Step {
-    let mut stack = image.stack.take().ok_or(Errno::EALREADY)?;
-    let result = sys::vfork(&mut stack, || run_payload(image));
+    let stack = image.stack.take().ok_or(Errno::EALREADY)?;
+    image.payload = sys::vfork(stack, || run_payload(image))?;
     let at_ns = sys::monotonic_ns();
-    // Given back rather than dropped: dropping would call the allocator.
-    image.stack = Some(stack);
-    image.payload = result?;
     if image.timed
         && let Some(execute) = image.times.last_mut()
     {

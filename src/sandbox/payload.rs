@@ -41,7 +41,7 @@ pub(super) fn report_prepared(image: &mut ChildImage) -> Step {
 
 pub(super) fn receive_start(image: &mut ChildImage) -> Step {
     let flags = rustix::net::RecvFlags::empty();
-    let (length, descriptors) = message::receive(sys::borrow_fd(image.control), &mut image.message, flags)?;
+    let (length, descriptors) = message::receive(sys::borrow_fd(image.control), image.message, flags)?;
     if length == 0 {
         // The supervisor is gone: nobody is left to be told.
         return Err(Errno::ENOTCONN);
@@ -155,8 +155,8 @@ pub(super) fn restrict_by_landlock(image: &mut ChildImage) -> Step {
 }
 
 pub(super) fn install_seccomp(image: &mut ChildImage) -> Step {
-    let Some(program) = &image.seccomp else { return Err(Errno::EINVAL) };
-    image.listener = sys::install_seccomp(program.instructions(), image.seccomp_notify)?;
+    let Some(program) = image.seccomp else { return Err(Errno::EINVAL) };
+    image.listener = sys::install_seccomp(program, image.seccomp_notify)?;
     if sys::clone3_refusal() == Errno::ENOSYS { Ok(()) } else { Err(NOT_IN_FORCE) }
 }
 
@@ -184,6 +184,6 @@ pub(super) fn execute(image: &mut ChildImage) -> Step {
     Err(worst)
 }
 
-fn reader(image: &ChildImage) -> Result<StartReader<'_>, Errno> {
+fn reader<'a>(image: &'a ChildImage<'_>) -> Result<StartReader<'a>, Errno> {
     StartReader::new(image.message.get(..image.message_bytes).ok_or(Errno::EBADMSG)?)
 }

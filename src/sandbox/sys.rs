@@ -5,10 +5,10 @@
 //! kernel's errno and nothing else. Numbers and structures come from linux-raw-sys where libc's are missing or wrong
 //! (`libc::CLONE_INTO_CGROUP` is truncated to 0 and would silently give a cell no cgroup).
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::{MaybeUninit, size_of};
 use std::num::NonZeroUsize;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,12 +34,17 @@ pub struct Child {
 
 /// Starts a copy of this process in the new namespaces of `flags`, born in the cgroup directory `cgroup` when one is
 /// given (`CLONE_INTO_CGROUP`: no migration, hence no wait for an RCU grace period). The copy runs `child` and exits
-/// with its result.
+/// with its result. With `heap` it has nothing of the heap: `child` must refer to none of it, or it is killed.
 ///
 /// # Errors
 /// clone3(2): EPERM without the right to make user namespaces, ENOSPC or EUSERS at a namespace limit, EAGAIN at a
-/// process limit, EBUSY for a cgroup that has controllers enabled for its children.
-pub fn clone_init(flags: u64, cgroup: Option<BorrowedFd>, child: impl FnOnce() -> i32) -> SysResult<Child> {
+/// process limit, EBUSY for a cgroup that has controllers enabled for its children. madvise(2): ENOMEM.
+pub fn clone_init(
+    flags: u64,
+    cgroup: Option<BorrowedFd>,
+    heap: Option<&Heap>,
+    child: impl FnOnce() -> i32,
+) -> SysResult<Child> {
     let mut pidfd: RawFd = -1;
     let mut arguments = raw::clone_args {
         // Handlers of the supervisor's runtime must not run in init, where a payload could trigger them.
@@ -59,19 +64,21 @@ pub fn clone_init(flags: u64, cgroup: Option<BorrowedFd>, child: impl FnOnce() -
         arguments.flags |= raw::CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
+    let left_behind = heap.map(Heap::leave_behind).transpose()?;
     // SAFETY: clone3 reads `size` bytes of a fully initialised clone_args and writes one int to `pidfd`, both of which
     // outlive the call. Without CLONE_VM and with no stack given the child continues on a copy of this stack, as after
     // fork. What is unsafe about forking is running code that needs another thread (locks, the allocator): `child`
     // keeps to system calls on memory prepared before, which is the rule of the modules `init` and `payload`.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<raw::clone_args>()) };
-    match check(pid)? {
-        0 => exit(child()),
-        pid => {
-            // SAFETY: the kernel has just installed this descriptor for us alone, because CLONE_PIDFD was set.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Child { pid: pid as i32, pidfd })
-        }
+    if pid == 0 {
+        exit(child());
     }
+    let pid = check(pid);
+    drop(left_behind);
+    let pid = pid? as i32;
+    // SAFETY: the kernel has just installed this descriptor for us alone, because CLONE_PIDFD was set.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child { pid, pidfd })
 }
 
 /// Ends this process without running destructors or exit handlers, which belong to the process it was cloned from.
@@ -80,61 +87,138 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Stack of the vforked payload until it executes its program.
-pub struct VforkStack {
-    bytes: Box<[MaybeUninit<u8>]>,
+/// The heap of this process, which cells are cloned without: init gets nothing of what other runs have left there, and
+/// the kernel copies no page of it, neither for init nor for us when we next write to it.
+#[derive(Debug)]
+pub struct Heap {
+    /// Page-aligned. Below it are, in a static program, what the C library keeps of the main thread: errno and the like.
+    first: usize,
 }
 
-impl VforkStack {
-    const SIZE: usize = 64 << 10;
+impl Heap {
+    const PAGE: usize = 4096;
+    /// From errno to the end of what a thread has beside it: `struct pthread` is some 2.3 kB in glibc.
+    const THREAD_BYTES: usize = 2 * Heap::PAGE;
 
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> VforkStack {
-        VforkStack { bytes: Box::new_uninit_slice(VforkStack::SIZE) }
+    /// `None` where the allocator has none of the kernel's making (brk(2)).
+    ///
+    /// # Errors
+    /// /proc/self/maps cannot be read.
+    pub fn find() -> SysResult<Option<Heap>> {
+        let maps = std::fs::read_to_string("/proc/self/maps")
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        let mut heaps = maps.lines().filter(|line| line.ends_with("[heap]"));
+        let range = heaps.next().and_then(|line| line.split_once(' ')?.0.split_once('-'));
+        let address = |digits| usize::from_str_radix(digits, 16).ok();
+        let Some((start, end)) = range.and_then(|(start, end)| Some((address(start)?, address(end)?))) else {
+            return Ok(None);
+        };
+        // SAFETY: the address alone is asked for.
+        let thread = unsafe { libc::__errno_location() }.addr();
+        let first =
+            if (start..end).contains(&thread) { (thread + Heap::THREAD_BYTES) & !(Heap::PAGE - 1) } else { start };
+        Ok(Some(Heap { first }))
+    }
+
+    /// Until what is returned is dropped, a child gets nothing of the heap.
+    fn leave_behind(&self) -> SysResult<impl Drop> {
+        struct LeftBehind(usize, usize);
+        impl Drop for LeftBehind {
+            fn drop(&mut self) {
+                // Where this fails the range stays behind in whatever else is forked, which here is nothing but init.
+                let _stays = advise(self.0, self.1, libc::MADV_DOFORK);
+            }
+        }
+        // SAFETY: an increment of 0 moves nothing; the end of the heap is returned.
+        let end = unsafe { libc::sbrk(0) }.addr() & !(Heap::PAGE - 1);
+        let bytes = end.saturating_sub(self.first);
+        advise(self.first, bytes, libc::MADV_DONTFORK)?;
+        Ok(LeftBehind(self.first, bytes))
     }
 }
 
-/// Zeroed memory of its own, straight from the kernel: a page costs something when it is first touched, and nothing
-/// before. (The allocator's zeroed memory is, after a while, memory that was used before and is wiped by hand.)
-pub struct ZeroedPages {
-    start: NonNull<c_void>,
-    bytes: NonZeroUsize,
+fn advise(first: usize, bytes: usize, advice: c_int) -> SysResult<()> {
+    let first = std::ptr::with_exposed_provenance_mut::<c_void>(first);
+    // SAFETY: both advices this is called with change what a child gets, and nothing here.
+    check(unsafe { libc::madvise(first, bytes, advice) }.into()).map(drop)
 }
 
-impl ZeroedPages {
+/// Memory of its own, straight from the kernel and zeroed, given out piece by piece and given back as a whole: a page
+/// costs something when it is first touched, and nothing before.
+///
+/// What a cell's processes work on is made here: it is no part of the heap ([`Heap`]), and giving it back touches none of
+/// the pages that are shared with them.
+pub struct Arena {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+    used: Cell<usize>,
+}
+
+impl Arena {
     /// # Errors
     /// mmap(2): ENOMEM; EINVAL for no bytes at all.
-    pub fn new(bytes: usize) -> SysResult<ZeroedPages> {
+    pub fn new(bytes: usize) -> SysResult<Arena> {
         let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
         let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
         // SAFETY: without an address asked for, the kernel chooses one where nothing is mapped.
         let start = unsafe { nix::sys::mman::mmap_anonymous(None, bytes, protection, flags) }?;
-        Ok(ZeroedPages { start, bytes })
+        Ok(Arena { start, bytes, used: Cell::new(0) })
+    }
+
+    /// Room for `count` values.
+    ///
+    /// # Errors
+    /// ENOMEM when there is no more of it.
+    #[allow(clippy::mut_from_ref)] // No piece is given out twice.
+    pub fn room<T>(&self, count: usize) -> SysResult<&mut [MaybeUninit<T>]> {
+        let first = self.used.get().next_multiple_of(align_of::<T>());
+        let end = count.checked_mul(size_of::<T>()).and_then(|bytes| first.checked_add(bytes));
+        let end = end.filter(|end| *end <= self.bytes.get()).ok_or(Errno::ENOMEM)?;
+        self.used.set(end);
+        // SAFETY: first..end lies within the mapping, which is aligned to pages and lives as long as `self`, is aligned for
+        // T, and belongs to no piece given out before: `used` only grows. MaybeUninit needs no value to be there.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().byte_add(first).cast(), count) })
+    }
+
+    /// `count` zeroed bytes.
+    ///
+    /// # Errors
+    /// As [`Arena::room`].
+    #[allow(clippy::mut_from_ref)] // As there.
+    pub fn zeroed(&self, count: usize) -> SysResult<&mut [u8]> {
+        let room = self.room::<u8>(count)?;
+        // SAFETY: the kernel has zeroed the mapping, and nobody has written to this piece.
+        Ok(unsafe { room.assume_init_mut() })
+    }
+
+    /// A copy of `values`.
+    ///
+    /// # Errors
+    /// As [`Arena::room`].
+    pub fn copy<T: Copy>(&self, values: &[T]) -> SysResult<&[T]> {
+        Ok(self.room(values.len())?.write_copy_of_slice(values))
+    }
+
+    /// A copy of `text`, which ends at its first NUL if it has one.
+    ///
+    /// # Errors
+    /// As [`Arena::room`].
+    pub fn c_string(&self, text: &str) -> SysResult<&CStr> {
+        let bytes = self.zeroed(text.len() + 1)?;
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        CStr::from_bytes_until_nul(bytes).map_err(|_| Errno::EINVAL)
     }
 }
 
-impl Deref for ZeroedPages {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping of `bytes` initialised (zeroed) bytes is ours alone and lasts as long as we do.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes.get()) }
-    }
-}
-
-impl DerefMut for ZeroedPages {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above; `&mut self` makes this the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes.get()) }
-    }
-}
-
-impl Drop for ZeroedPages {
+impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: nobody can refer to the mapping any more. It fails for no mapping made by `new`.
         let _unmapped = unsafe { nix::sys::mman::munmap(self.start, self.bytes.get()) };
     }
 }
+
+/// Bytes of the stack of the vforked payload until it executes its program.
+pub const VFORK_STACK_BYTES: usize = 64 << 10;
 
 /// Runs `child` in a new process that shares this process's memory and descriptors until it executes a program or
 /// exits; the caller waits meanwhile (vfork semantics). Returns the process id. What `child` writes is seen here.
@@ -144,7 +228,7 @@ impl Drop for ZeroedPages {
 ///
 /// # Errors
 /// clone(2): EAGAIN at a process limit, ENOMEM.
-pub fn vfork<F: FnMut() -> i32>(stack: &mut VforkStack, mut child: F) -> SysResult<i32> {
+pub fn vfork<F: FnMut() -> i32>(stack: &mut [MaybeUninit<u8>], mut child: F) -> SysResult<i32> {
     extern "C" fn enter<F: FnMut() -> i32>(argument: *mut c_void) -> c_int {
         // SAFETY: `argument` is the pointer to `child` passed below, whose owner sleeps until this process is through
         // with the memory, so that this is the only reference in use.
@@ -155,8 +239,8 @@ pub fn vfork<F: FnMut() -> i32>(stack: &mut VforkStack, mut child: F) -> SysResu
     let sharing = AtomicU32::new(1);
     let (none, word) = (std::ptr::null_mut::<c_void>(), sharing.as_ptr());
     // Stacks grow down and must be aligned to 16 bytes at their top.
-    let top = (stack.bytes.as_mut_ptr_range().end as usize & !0xf) as *mut c_void;
-    // SAFETY: `enter` has the signature clone wants, `top` is the end of 64 KiB that nobody else uses, and it, `child`
+    let top = stack.as_mut_ptr_range().end.map_addr(|end| end & !0xf).cast::<c_void>();
+    // SAFETY: `enter` has the signature clone wants, `top` is the end of memory that nobody else uses, and it, `child`
     // and `sharing` live until the loop below has ended, which is after the child's exec or exit. The two processes
     // share one `errno`, which the waiting one leaves alone: rustix makes the call without libc.
     let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut child).cast::<c_void>(), none, none, word) };
@@ -171,25 +255,27 @@ pub fn vfork<F: FnMut() -> i32>(stack: &mut VforkStack, mut child: F) -> SysResu
 /// Pointers to NUL-terminated strings, ended by a null pointer, as execve(2) wants them.
 ///
 /// Made before the clone with room for as many strings as a start message can hold; filled without allocating.
-pub struct PointerArray {
-    pointers: Vec<*const c_char>,
+pub struct PointerArray<'a> {
+    room: &'a mut [MaybeUninit<*const c_char>],
+    filled: bool,
 }
 
-impl PointerArray {
-    pub fn with_capacity(strings: usize) -> PointerArray {
-        PointerArray { pointers: Vec::with_capacity(strings + 1) }
+impl<'a> PointerArray<'a> {
+    /// # Errors
+    /// As [`Arena::room`].
+    pub fn with_capacity(arena: &'a Arena, strings: usize) -> SysResult<PointerArray<'a>> {
+        Ok(PointerArray { room: arena.room(strings + 1)?, filled: false })
     }
 
     /// Refers to each of `strings` in turn; E2BIG when they are more than there is room for.
-    pub fn fill<'a>(&mut self, strings: impl Iterator<Item = &'a CStr>) -> SysResult<()> {
-        self.pointers.clear();
-        for string in strings {
-            if self.pointers.len() + 1 >= self.pointers.capacity() {
-                return Err(Errno::E2BIG);
-            }
-            self.pointers.push(string.as_ptr());
+    pub fn fill<'s>(&mut self, strings: impl Iterator<Item = &'s CStr>) -> SysResult<()> {
+        self.filled = false;
+        let pointers = strings.map(CStr::as_ptr).chain([std::ptr::null()]);
+        let mut room = self.room.iter_mut();
+        for pointer in pointers {
+            room.next().ok_or(Errno::E2BIG)?.write(pointer);
         }
-        self.pointers.push(std::ptr::null());
+        self.filled = true;
         Ok(())
     }
 }
@@ -199,14 +285,13 @@ impl PointerArray {
 /// The strings that `arguments` and `environment` were filled with must still be in place, which holds for the start
 /// message's buffer: init keeps it until it exits.
 pub fn execve(path: &CStr, arguments: &PointerArray, environment: &PointerArray) -> Errno {
-    // SAFETY: `path` is NUL-terminated; both arrays end in a null pointer (`fill` pushes it, and an unfilled array is
-    // refused below) and point to strings in a buffer that is not written again before the exec.
-    if arguments.pointers.last().is_none_or(|last| !last.is_null())
-        || environment.pointers.last().is_none_or(|last| !last.is_null())
-    {
+    if !arguments.filled || !environment.filled {
         return Errno::EINVAL;
     }
-    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    let (arguments, environment) = (arguments.room.as_ptr().cast(), environment.room.as_ptr().cast());
+    // SAFETY: `path` is NUL-terminated; both arrays are filled up to and with a null pointer, and point to strings in a
+    // buffer that is not written again before the exec.
+    unsafe { libc::execve(path.as_ptr(), arguments, environment) };
     Errno::last()
 }
 

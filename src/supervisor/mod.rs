@@ -30,6 +30,7 @@ use crate::sandbox::network::Networks;
 use crate::sandbox::seccomp::{Denial, Policy, Program};
 use crate::sandbox::stage::{ImageSource, Stage, StageError};
 use crate::sandbox::start::{Start, StartFile};
+use crate::sandbox::sys::Heap;
 use crate::words::host::{Host, Privilege};
 
 /// The signals that a program may be sent on behalf of its author: those that a terminal or a shell would send.
@@ -53,6 +54,7 @@ pub const PAYLOAD_SIGNALS: [i32; 13] = [
 pub struct Supervisor {
     host: Host,
     ids: IdRange,
+    heap: Option<Heap>,
     cgroups: Box<dyn Backend>,
     stages: HashMap<String, Stage>,
     programs: Vec<(Seccomp, Arc<Program>)>,
@@ -84,7 +86,7 @@ impl Supervisor {
     pub fn open(host: &Host, cgroup: &cgroup::Probe) -> Result<Supervisor, SupervisorError> {
         // Opened before the user namespace is made: what the user may do to cgroups is decided by who they were.
         let mut cgroups = cgroup::open(cgroup, std::process::id())?;
-        let (ids, networks) = settle(host).inspect_err(|_| {
+        let (ids, heap, networks) = settle(host).inspect_err(|_| {
             for error in cgroups.close() {
                 tracing::error!(%error, "left over");
             }
@@ -92,6 +94,7 @@ impl Supervisor {
         Ok(Supervisor {
             host: host.clone(),
             ids,
+            heap,
             cgroups,
             stages: HashMap::new(),
             programs: Vec::new(),
@@ -173,8 +176,14 @@ impl Supervisor {
         })?;
         self.cells_made += 1;
         let name = format!("cell-{}", self.cells_made);
-        let mut workshop =
-            Workshop { stage, networks: &mut self.networks, cgroups: &mut *self.cgroups, seccomp, ids: self.ids };
+        let mut workshop = Workshop {
+            stage,
+            networks: &mut self.networks,
+            cgroups: &mut *self.cgroups,
+            seccomp: seccomp.as_deref(),
+            ids: self.ids,
+            heap: self.heap.as_ref(),
+        };
         let cell = Cell::prepare(plan, &name, &mut workshop)?;
         if self.one_cell {
             // Taken apart now, while the cell goes on preparing itself, rather than when the run's end is waited for.
@@ -225,8 +234,9 @@ impl Drop for Supervisor {
     }
 }
 
-/// Puts this process where it can make cells from: the ids they may have, and its own network namespace.
-fn settle(host: &Host) -> Result<(IdRange, Networks), SupervisorError> {
+/// Puts this process where it can make cells from: the ids they may have, what they get no copy of, and its own network
+/// namespace.
+fn settle(host: &Host) -> Result<(IdRange, Option<Heap>, Networks), SupervisorError> {
     let setup = |step| move |errno| SupervisorError::Setup { step, errno };
     let ids = match host.privilege {
         Privilege::Root => {
@@ -241,7 +251,8 @@ fn settle(host: &Host) -> Result<(IdRange, Networks), SupervisorError> {
             IdRange { first: 0, count: 1 }
         }
     };
-    Ok((ids, Networks::open().map_err(setup("open the network namespace"))?))
+    let heap = Heap::find().map_err(setup("find the heap"))?;
+    Ok((ids, heap, Networks::open().map_err(setup("open the network namespace"))?))
 }
 
 /// A user namespace in which this process is root and may make mounts and further namespaces; with network and mount
