@@ -100,7 +100,7 @@ impl Heap {
     /// From errno to the end of what a thread has beside it: `struct pthread` is some 2.3 kB in glibc.
     const THREAD_BYTES: usize = 2 * Heap::PAGE;
 
-    /// `None` where the allocator has none of the kernel's making (brk(2)).
+    /// From now on large pieces come from it as well. `None` where the allocator has none of the kernel's making (brk(2)).
     ///
     /// # Errors
     /// /proc/self/maps cannot be read.
@@ -113,6 +113,8 @@ impl Heap {
         let Some((start, end)) = range.and_then(|(start, end)| Some((address(start)?, address(end)?))) else {
             return Ok(None);
         };
+        // SAFETY: a setting of the allocator, which looks after itself. It knows this one.
+        let _known = unsafe { libc::mallopt(libc::M_MMAP_MAX, 0) };
         // SAFETY: the address alone is asked for.
         let thread = unsafe { libc::__errno_location() }.addr();
         let first =
