@@ -33,13 +33,14 @@
 //! ```
 //!
 //! # Invariants
-//! - `unsafe` is in `sandbox/sys.rs` and nowhere else.
+//! - `unsafe` is in `sandbox/sys` and nowhere else.
 //! - The order of isolation is stated once, in [`sandbox::sequence::SEQUENCE`]; options do not appear there.
 //! - Fail closed: a step is left out by the plan or fails the run. No errno of a step is ignored.
 //! - Between clone and exec: system calls only. No allocation, lock, log or panic (`sandbox/{init,payload,child}.rs`).
 //! - Nothing under `sandbox` knows HTTP, configuration or the environment, and of tokio only `sys::watch`.
 //! - Nothing below [`config`] reads the environment or a configuration file.
-//! - A cell is used for one run. Nothing of it outlives the run, and nothing of another run is ever in it.
+//! - A cell is used for one run. Nothing of it outlives the run, and nothing of another run is ever in it: not in its
+//!   init's memory either, which is cloned without the supervisor's heap.
 //! - A payload's misbehaviour is a verdict, never an `Err`. `Err` is the caller's mistake or our failure.
 //! - What a host cannot enforce is settled in the plan and reported in every verdict.
 //! - The process that makes cells has one thread.

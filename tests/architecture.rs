@@ -117,19 +117,22 @@ fn lower_layers_know_nothing_of_higher_ones() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_file_and_each_use_says_why_it_is_sound() {
+fn unsafe_code_is_in_one_module_and_each_use_says_why_it_is_sound() {
+    let mut blocks_found = 0;
     for path in sources() {
         let text = code(&path);
         let uses = text.lines().filter(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
-        if !path.ends_with("sandbox/sys.rs") {
+        if !path.parent().is_some_and(|directory| directory.ends_with("sandbox/sys")) {
             assert_eq!(uses.collect::<Vec<_>>(), Vec::<&str>::new(), "{}", path.display());
             continue;
         }
         let full = fs::read_to_string(&path).unwrap();
         let blocks = full.matches("unsafe {").count();
         let reasons = full.matches("SAFETY:").count();
-        assert!(blocks > 20 && reasons >= blocks, "{blocks} unsafe blocks, {reasons} reasons");
+        assert!(reasons >= blocks, "{}: {blocks} unsafe blocks, {reasons} reasons", path.display());
+        blocks_found += blocks;
     }
+    assert!(blocks_found > 20, "{blocks_found}");
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn nothing_below_the_configuration_reads_the_environment() {
 #[test]
 fn the_sandbox_knows_no_event_loop_but_in_one_function() {
     for path in sources().into_iter().filter(|path| layer_of(path) == "sandbox") {
-        if !path.ends_with("sandbox/sys.rs") {
+        if !path.parent().is_some_and(|directory| directory.ends_with("sandbox/sys")) {
             assert!(!code(&path).contains("tokio"), "{} uses tokio", path.display());
         }
     }
