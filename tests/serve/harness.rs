@@ -1,7 +1,9 @@
 //! A running service, and clients for it.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -67,19 +69,35 @@ impl Server {
 
     /// The same with more flags.
     pub fn with(flags: &[&str]) -> Option<Server> {
+        let directory = state_directory();
+        let state = directory.path().join("state");
+        Server::start_in(&state, flags, &BTreeMap::new(), directory)
+    }
+
+    /// The same with its state in `state`, which outlives it, and settings in the environment.
+    pub fn with_state(state: &Path, variables: &BTreeMap<String, String>) -> Option<Server> {
+        Server::start_in(&state.join("state"), &[], variables, state_directory())
+    }
+
+    fn start_in(
+        state: &Path,
+        flags: &[&str],
+        variables: &BTreeMap<String, String>,
+        directory: tempfile::TempDir,
+    ) -> Option<Server> {
         static SERVERS: AtomicU32 = AtomicU32::new(0);
         if !is_root() {
             return None;
         }
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let tag = format!("serve-{}-{number}", std::process::id());
-        let directory = state_directory();
         let log = std::fs::File::create(directory.path().join("log")).expect("the log is made");
         let address = free_address();
         let child = sandboxd()
             .args(["serve", "--listen", &address.to_string(), "--state-dir"])
-            .arg(directory.path().join("state"))
+            .arg(state)
             .args(flags)
+            .envs(variables)
             .env(TAG, &tag)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -114,6 +132,19 @@ impl Server {
             request = request.header(*name, *value);
         }
         reply(request.call())
+    }
+
+    /// A call of any method; `body` is sent if it is not empty.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let sent = match body {
+            "" => agent().run(request.body(()).expect("a request")),
+            body => agent().run(request.body(body.to_owned()).expect("a request")),
+        };
+        reply(sent)
     }
 
     pub fn delete(&self, path: &str) -> Reply {
@@ -265,7 +296,8 @@ pub fn state_directory() -> tempfile::TempDir {
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
+    let config = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true);
+    config.timeout_global(Some(PATIENCE)).build().into()
 }
 
 fn reply(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Reply {

@@ -6,6 +6,8 @@ mod common;
 
 mod bad_input;
 mod dialects;
+// Shared with other tests, which use what these do not.
+#[allow(dead_code)]
 mod harness;
 mod keys;
 mod native;
