@@ -18,9 +18,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::errno::Errno;
 
 use crate::config::{Config, Flags};
 use crate::daemon::log::{self, Style};
+use crate::runner;
 use crate::sandbox::cgroup::Choice;
 use crate::supervisor::PoolSize;
 use crate::words::limits::{parse_count, parse_size, parse_time};
@@ -358,6 +360,10 @@ pub fn main() -> ExitCode {
     });
     result.unwrap_or_else(|error| {
         say_error(&error);
+        let errnos = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
+        if let Some(remedy) = errnos.map(Errno::from_raw).find_map(runner::remedy) {
+            say_hint(remedy);
+        }
         ExitCode::from(EXIT_SANDBOX_FAILED)
     })
 }
