@@ -32,6 +32,7 @@ pub use error::{CgroupError, Verb};
 pub use parent::Swept;
 
 use crate::sandbox::fault;
+use crate::words::causes::chain;
 use mounts::{CgroupMount, Membership};
 use rustix::fs::{Mode, OFlags};
 use std::{
@@ -336,8 +337,10 @@ fn child_group(group: &str, name: &str) -> String {
 }
 
 fn neither(first: &CgroupError, second: &CgroupError) -> CgroupError {
-    let remedy = [first, second].iter().filter_map(|error| error.hint()).collect::<Vec<_>>().join("; or ");
-    CgroupError::Unavailable { what: format!("cgroups cannot be enforced here: {first}; {second}"), remedy }
+    let mut remedies: Vec<_> = [first, second].iter().filter_map(|error| error.hint()).collect();
+    remedies.dedup();
+    let what = format!("cgroups cannot be enforced here: {}; {}", chain(first), chain(second));
+    CgroupError::Unavailable { what, remedy: remedies.join("; or ") }
 }
 
 impl Kind {
