@@ -27,11 +27,13 @@ use sandboxd::sandbox::report::Report;
 use sandboxd::sandbox::sequence::SEQUENCE;
 use sandboxd::sandbox::start::Start;
 use sandboxd::sandbox::sys::{self, Arena, PointerArray};
-use sandboxd::supervisor::{Supervisor, Watch};
+use sandboxd::supervisor::{Ahead, Supervisor, Watch};
+use sandboxd::words;
 use sandboxd::words::limits::LimitsRequest;
 use sandboxd::words::profile::Profiles;
 use sandboxd::words::request::{Program, Request};
 use sandboxd::words::verdict::Exit;
+use tokio::sync::Notify;
 
 type Outcome = Result<Vec<Row>, Box<dyn std::error::Error>>;
 
@@ -176,18 +178,23 @@ impl Bench {
         self.finish(cell, plan, start, null);
     }
 
-    fn finish(&mut self, mut cell: Cell, plan: &CellPlan, start: &Start, null: &OwnedFd) {
-        let ended = self.runtime.block_on(async {
-            cell.start(start, &[null.as_fd(); 4])?;
-            let mut watch = Watch::new(cell, plan);
-            let outcome = watch.run(std::future::pending()).await?;
-            Ok::<_, CellError>((outcome, watch.destroy().await))
+    fn finish(&mut self, cell: Cell, plan: &CellPlan, start: &Start, null: &OwnedFd) {
+        let ended = life(cell, plan, start, null, std::future::pending());
+        ended_well(self.runtime.block_on(ended));
+    }
+
+    /// The same as a supervisor does it that has another to make: whatever it can while the program runs, and the rest
+    /// when the next one is asked for. All of it is in the time of one cell or another.
+    fn cell_in_a_row(&mut self, start: &Start, null: &OwnedFd) {
+        let Bench { supervisor, plan, runtime } = self;
+        let cell = supervisor.prepare(&plan.run).unwrap_or_else(|error| panic!("{error}"));
+        let ended = life(cell, &plan.run, start, null, async {
+            while supervisor.work_ahead() == Ahead::More {
+                tokio::task::yield_now().await;
+            }
+            std::future::pending().await
         });
-        match ended {
-            Ok((outcome, cleanup)) if cleanup.is_empty() && outcome.exit == Some(Exit::Code(0)) => {}
-            Ok(ended) => panic!("the run did not end well: {ended:?}"),
-            Err(error) => panic!("{error}"),
-        }
+        ended_well(runtime.block_on(ended));
     }
 
     /// A whole run with its pipes, files and verdict.
@@ -202,6 +209,35 @@ impl Bench {
             Ok(result) => panic!("left over: {:?}", result.cleanup),
             Err(error) => panic!("{error}"),
         }
+    }
+}
+
+/// Start, wait, destroy; `beside` is done once the program has begun.
+async fn life(
+    mut cell: Cell,
+    plan: &CellPlan,
+    start: &Start,
+    null: &OwnedFd,
+    beside: impl Future<Output = ()>,
+) -> Result<(words::verdict::Outcome, Vec<String>), CellError> {
+    let begun = Notify::new();
+    cell.start(start, &[null.as_fd(); 4])?;
+    let mut watch = Watch::new(cell, plan).telling(&begun);
+    let own = async {
+        let outcome = watch.run(std::future::pending()).await?;
+        Ok((outcome, watch.destroy().await))
+    };
+    tokio::select! {
+        ended = own => ended,
+        () = async { begun.notified().await; beside.await } => unreachable!("it never completes"),
+    }
+}
+
+fn ended_well(ended: Result<(words::verdict::Outcome, Vec<String>), CellError>) {
+    match ended {
+        Ok((outcome, cleanup)) if cleanup.is_empty() && outcome.exit == Some(Exit::Code(0)) => {}
+        Ok(ended) => panic!("the run did not end well: {ended:?}"),
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -387,12 +423,23 @@ fn cells() -> Outcome {
         Contestant::new("run with pipes, files, verdict", || bench.borrow_mut().run()),
     ];
     let times = in_turn(1000, &mut contestants);
-    let Some((bare, ours)) = times.split_first() else { return Ok(Vec::new()) };
-    let row = |(contestant, times): (&Contestant, &Times)| {
-        let most = contestant.name.starts_with("cell").then_some(2.5);
-        Row::of_times(contestant.name, times, ("bare fork+exec+wait", bare), most)
+    // By themselves, since the others would take what these make ahead.
+    let mut in_a_row = [
+        Contestant::new("bare fork+exec+wait", || fork_and_execute(c"/usr/bin/true")),
+        Contestant::new("cells in a row, each made as far as can be while the last one runs", || {
+            bench.borrow_mut().cell_in_a_row(&start, &null);
+        }),
+    ];
+    let times_in_a_row = in_turn(1000, &mut in_a_row);
+    let rows = |contestants: &[Contestant], times: &[Times]| {
+        let Some((bare, ours)) = times.split_first() else { return Vec::new() };
+        let row = |(contestant, times): (&Contestant, &Times)| {
+            let most = contestant.name.starts_with("cell").then_some(2.5);
+            Row::of_times(contestant.name, times, ("bare fork+exec+wait", bare), most)
+        };
+        contestants.iter().skip(1).zip(ours).map(row).collect::<Vec<_>>()
     };
-    Ok(contestants.iter().skip(1).zip(ours).map(row).collect())
+    Ok(rows(&contestants, &times).into_iter().chain(rows(&in_a_row, &times_in_a_row)).collect())
 }
 
 fn steps() -> Outcome {
