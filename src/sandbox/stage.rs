@@ -237,7 +237,8 @@ fn build_in_place(source: &ImageSource, privilege: Privilege, overlay: bool) -> 
     nix::unistd::pivot_root(".", ".").map_err(failed("pivot the root into", STAGE))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root from", STAGE))?;
     nix::unistd::chdir("/").map_err(failed("enter", "/"))?;
-    remount_read_only("/", MsFlags::empty())
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | READ_ONLY;
+    mount(none, "/", none, flags, none).map_err(failed("make read-only", "/"))
 }
 
 /// Everything of an image that is opened by a host path.
@@ -406,12 +407,6 @@ fn mount_devices(host_devices: &[OwnedFd]) -> Result<(), StageError> {
     let none = None::<&str>;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(none, dev, none, flags, none).map_err(failed("make read-only", dev))
-}
-
-fn remount_read_only(path: impl AsRef<Path>, more: MsFlags) -> Result<(), StageError> {
-    let none = None::<&str>;
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | READ_ONLY | more;
-    mount(none, path.as_ref(), none, flags, none).map_err(failed("make read-only", path.as_ref()))
 }
 
 /// Read-only, nosuid and nodev for a bound tree and every mount below it.
