@@ -114,14 +114,24 @@ impl<'a> Watch<'a> {
 
     /// Waits until the cell is dead and destroys it; the errors of the cleanup.
     pub async fn destroy(&mut self) -> Vec<String> {
-        // init leaves by itself; this holds whatever it does. A cell that cannot be waited for here is below.
-        self.cell.kill();
-        if let Ok(dead) = readable(self.cell.pidfd()) {
-            let _dead = dead.readable().await;
+        if self.cell.is_alive() {
+            // init leaves by itself; this holds whatever it does. A cell that cannot be waited for here is below.
+            self.cell.kill();
+            if let Ok(dead) = readable(self.cell.pidfd()) {
+                let _dead = dead.readable().await;
+            }
+            self.trace_end();
         }
         let mut cleanup = std::mem::take(&mut self.cleanup);
         cleanup.extend(self.finish());
         cleanup
+    }
+
+    /// How long the kernel has taken the cell apart, which is dead now.
+    fn trace_end(&self) {
+        if let Some(ended_ns) = self.ended_ns {
+            trace_time("kernel", "end_cell", sys::monotonic_ns().saturating_sub(ended_ns));
+        }
     }
 
     /// What the cell used up to its death, which is waited for.
@@ -219,9 +229,7 @@ impl<'a> Watch<'a> {
                 }
                 ready = dead.readable() => {
                     ready?.retain_ready();
-                    if let Some(ended_ns) = self.ended_ns {
-                        trace_time("kernel", "end_cell", sys::monotonic_ns().saturating_sub(ended_ns));
-                    }
+                    self.trace_end();
                     return Ok(Over::Dead);
                 }
                 // v1 tells first, then kills and counts; the count is what the verdict shows, so it is waited for.
