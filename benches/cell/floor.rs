@@ -25,18 +25,8 @@ pub fn section() -> Outcome {
         bare.push(rate(BARE)?);
         namespaces.push(rate(NAMESPACES)?);
     }
-    let median = |rates: &mut Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
-    let (bare, namespaces) = (median(&mut bare), median(&mut namespaces));
-    Ok(vec![Row {
-        name: "namespaces and root alone, one process per core".to_owned(),
-        ours: format!("{namespaces:.0}/s"),
-        peer: format!("bare fork+exec+wait: {bare:.0}/s"),
-        ratio: Some(namespaces / bare),
-        goal: None,
-    }])
+    let peer = ("bare fork+exec+wait", bare);
+    Ok(vec![Row::of_rates("namespaces and root alone, one process per core", namespaces, peer, None)])
 }
 
 /// How many of `what` as many processes as there are cores do in a second.

@@ -83,6 +83,23 @@ impl Row {
         }
     }
 
+    /// Compares the medians of two rates, in a second; `least` is the smallest ratio that meets the goal.
+    pub fn of_rates(name: &str, ours: Vec<f64>, peer: (&str, Vec<f64>), least: Option<f64>) -> Row {
+        let median = |mut rates: Vec<f64>| {
+            rates.sort_by(f64::total_cmp);
+            rates[rates.len() / 2]
+        };
+        let (ours, others) = (median(ours), median(peer.1));
+        let ratio = ours / others;
+        Row {
+            name: name.to_owned(),
+            ours: format!("{ours:.0}/s"),
+            peer: format!("{}: {others:.0}/s", peer.0),
+            ratio: Some(ratio),
+            goal: least.map(|least| (format!(">= {least}"), ratio >= least)),
+        }
+    }
+
     /// A fact with a goal that is no ratio.
     pub fn of_fact(name: &str, ours: String, goal: &str, met: bool) -> Row {
         Row { name: name.to_owned(), ours, peer: String::new(), ratio: None, goal: Some((goal.to_owned(), met)) }

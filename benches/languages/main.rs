@@ -9,6 +9,8 @@
 //! `cell`, what HTTP takes by `service`.
 
 mod bare;
+// Shared with the other benchmarks, which use more of it.
+#[allow(dead_code)]
 #[path = "../cell/measure.rs"]
 mod measure;
 mod naive;

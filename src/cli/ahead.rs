@@ -22,8 +22,7 @@ impl Ahead {
     /// Begins before the command line is parsed, if that is going to say that a program is to be run. `None` also where
     /// there is no room for a thread, and for an ordinary user, whose namespaces need one of users first.
     pub fn begin() -> Option<Ahead> {
-        let mut words = std::env::args_os().skip(1);
-        let runs = words.next().is_some_and(|word| word == "run") && words.all(|word| word != "--dry-run");
+        let runs = super::run_is_first() && std::env::args_os().all(|word| word != "--dry-run");
         if !runs || !nix::unistd::geteuid().is_root() {
             return None;
         }

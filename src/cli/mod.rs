@@ -285,9 +285,13 @@ enum RunCommand {
     Run(Box<RunArguments>),
 }
 
+/// Whether the first word is `run`; behind settings it may come later.
+fn run_is_first() -> bool {
+    std::env::args_os().nth(1).is_some_and(|word| word == "run")
+}
+
 fn parse() -> Result<Cli, clap::Error> {
-    let first = std::env::args_os().nth(1);
-    if first.is_some_and(|word| word == "run")
+    if run_is_first()
         && let Ok(RunAlone { settings, command: RunCommand::Run(arguments) }) = RunAlone::try_parse()
     {
         return Ok(Cli { settings, command: Command::Run(arguments) });
